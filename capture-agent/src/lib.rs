@@ -1,0 +1,26 @@
+//! Capture's agent: records every session that clients hold with a PostgreSQL server, from inside the kernel.
+//!
+//! The rooms stand in the order in which data flows; a room uses only rooms above it. `ARCHITECTURE.md` is
+//! the map.
+
+pub mod telemetry;
+
+pub mod probes;
+
+pub mod streams;
+
+pub mod frames;
+
+pub mod session;
+
+pub mod sql;
+
+pub mod record;
+
+pub mod read;
+
+pub mod cli;
+
+pub mod config;
+
+pub mod run;

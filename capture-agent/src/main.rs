@@ -1,0 +1,2 @@
+//! The `capture-agent` command.
+fn main() {}

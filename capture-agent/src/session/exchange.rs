@@ -1,0 +1,305 @@
+//! What a session is made of, as the rooms below see it: the contract between `session` and everything that
+//! records, judges or shows.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Microseconds since the Unix epoch, UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Micros(pub i64);
+
+/// A session's name in every table: a UUIDv7 made when the session was first seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub uuid::Uuid);
+
+/// Which way bytes went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the client to the server.
+    Frontend,
+    /// From the server to the client.
+    Backend,
+}
+
+/// How the client is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP, over IPv4 or IPv6.
+    Tcp,
+    /// A Unix-domain socket.
+    Unix,
+}
+
+/// What the system knows of a session before its first byte is read.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The session's id.
+    pub id: SessionId,
+    /// When the server accepted the connection, or when the agent found the session.
+    pub started_at: Micros,
+    /// How the client is connected.
+    pub transport: Transport,
+    /// The client's address; none for Unix sockets.
+    pub client_addr: Option<IpAddr>,
+    /// The client's port; none for Unix sockets.
+    pub client_port: Option<u16>,
+    /// The backend's process id, as the host sees it.
+    pub backend_pid: u32,
+    /// The client's process id, for local clients where the kernel tells it.
+    pub peer_pid: Option<u32>,
+    /// The client's executable, for local clients.
+    pub peer_exe: Option<String>,
+    /// The server's version as its data directory or its process tells it, such as `15` or `15.18`.
+    pub server_version: Option<String>,
+    /// The role, for a session that was open before the agent: from the server's process title.
+    pub user: Option<String>,
+    /// The database, for a session that was open before the agent: from the server's process title.
+    pub database: Option<String>,
+    /// Whether the session was open before the agent saw it: its beginning is not in the record.
+    pub partial: bool,
+}
+
+/// What is known of a session so far. Fields fill up as the session proceeds.
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    /// What the system knew at the start.
+    pub origin: Origin,
+    /// The role that the client asked for.
+    pub user: Option<Arc<str>>,
+    /// The database that the client asked for; PostgreSQL's default is the role's name.
+    pub database: Option<Arc<str>>,
+    /// The current `application_name`.
+    pub application_name: Option<Arc<str>>,
+    /// `trust`, `password`, `md5`, `scram-sha-256`, `gss`, `sspi`, or the SASL mechanism's own name.
+    pub auth_method: Option<Arc<str>>,
+    /// The server's version, from ParameterStatus where it was sent.
+    pub server_version: Option<Arc<str>>,
+    /// The current `client_encoding`, to decode text with.
+    pub client_encoding: super::value::Encoding,
+    /// The current `standard_conforming_strings`.
+    pub standard_conforming_strings: bool,
+    /// Whether the session's bytes are encrypted.
+    pub tls: bool,
+}
+
+/// How a statement reached the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// In a Query message.
+    Simple,
+    /// Through Parse, Bind and Execute.
+    Extended,
+    /// In a FunctionCall message.
+    Function,
+    /// A statement that moved rows with COPY, by either protocol.
+    Copy,
+    /// A command of a replication session.
+    Replication,
+}
+
+/// What became of a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// CommandComplete, EmptyQueryResponse or FunctionCallResponse came.
+    Completed,
+    /// ErrorResponse came, other than for a cancel.
+    Failed,
+    /// The server never ran it: an earlier statement of the same query string or pipeline failed.
+    Skipped,
+    /// PortalSuspended came: the row limit of this Execute was reached.
+    Suspended,
+    /// ErrorResponse with SQLSTATE 57014 (`query_canceled`) came.
+    Canceled,
+    /// The session, or the agent, ended before the reply did.
+    InFlight,
+    /// A gap swallowed the end of the reply.
+    Unknown,
+}
+
+/// One executed statement: a statement of a Query message, one Execute, or one FunctionCall.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// 0-based number of the statement in its session.
+    pub seq: u64,
+    /// When the server received the message that runs it, or finished the statement before it in the same
+    /// query string.
+    pub started_at: Micros,
+    /// From `started_at` to the end of the reply; none while it is not known.
+    pub duration_us: Option<i64>,
+    /// From `started_at` to the first row.
+    pub first_row_us: Option<i64>,
+    /// How it reached the server.
+    pub protocol: Protocol,
+    /// Its text, decoded to UTF-8; none if it was prepared where the record does not reach.
+    pub sql: Option<Arc<str>>,
+    /// The prepared statement's name; empty for the unnamed one, none for other protocols.
+    pub statement_name: Option<Arc<str>>,
+    /// Its parameters, in order.
+    pub params: Vec<Param>,
+    /// The bytes that `params` point into: a Bind or FunctionCall body, as captured.
+    pub params_body: Vec<u8>,
+    /// The columns of its result, as far as the server described them.
+    pub columns: Option<Arc<[Column]>>,
+    /// Rows returned, copied or affected: from the command tag, else counted; none if not known.
+    pub rows: Option<u64>,
+    /// CommandComplete's tag, such as `INSERT 0 1`.
+    pub command_tag: Option<String>,
+    /// What became of it.
+    pub status: Status,
+    /// SQLSTATE of the error that ended it.
+    pub sqlstate: Option<String>,
+    /// Primary message of the error that ended it.
+    pub error_message: Option<String>,
+    /// Bytes of the client's messages that belong to it.
+    pub bytes_in: u64,
+    /// Bytes of the server's messages that belong to it.
+    pub bytes_out: u64,
+    /// Where its messages stand in the client's stream: first byte and one past the last. What ties a lost
+    /// row of the record to its bytes.
+    pub frontend_range: (u64, u64),
+    /// Whether no gap touched it.
+    pub complete: bool,
+    /// Whether rows were left out of `results` by a limit.
+    pub results_truncated: bool,
+    /// Whether a parameter, or the text, was longer than what is kept of one message.
+    pub params_truncated: bool,
+}
+
+/// One parameter of an [`Exchange`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Param {
+    /// The type's OID in `pg_type`; 0 if neither side said it.
+    pub type_oid: u32,
+    /// 0 text, 1 binary.
+    pub format: i16,
+    /// Where its value stands in [`Exchange::params_body`], start and end; none for NULL.
+    pub value: Option<(u32, u32)>,
+}
+
+/// One column of a result, from RowDescription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// The column's name or alias.
+    pub name: Arc<str>,
+    /// The type's OID in `pg_type`.
+    pub type_oid: u32,
+    /// The table's OID in `pg_class`; 0 if the column is not a plain table column.
+    pub table_oid: u32,
+    /// The column's number in the table; 0 if it is not a plain table column.
+    pub attnum: i16,
+    /// 0 text, 1 binary: as the values of this execution are sent.
+    pub format: i16,
+}
+
+/// One row of a result, still in the server's encoding.
+#[derive(Clone, Copy, Debug)]
+pub struct RowValues<'a> {
+    /// The statement's number in the session.
+    pub seq: u64,
+    /// 0-based number of the row in the statement.
+    pub row: u64,
+    /// The columns, as far as they are known. May be shorter than the row.
+    pub columns: &'a [Column],
+    /// The values.
+    pub values: Values<'a>,
+}
+
+/// The values of one row.
+#[derive(Clone, Copy, Debug)]
+pub enum Values<'a> {
+    /// A DataRow's body: a count, then length and bytes of each value.
+    DataRow(&'a [u8]),
+    /// Values that were already separated (COPY, FunctionCall): bytes, or none for NULL. `formats` and types
+    /// come from the columns; without columns each value is text if `binary` is false.
+    Fields {
+        /// The values, in order.
+        fields: &'a [Option<&'a [u8]>],
+        /// Whether the values are in binary format.
+        binary: bool,
+    },
+}
+
+/// A stretch of one direction's stream that is not in the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Which stream.
+    pub direction: Direction,
+    /// Position of the first missing byte.
+    pub offset: u64,
+    /// How many bytes are missing.
+    pub length: u64,
+    /// When the agent learned of it.
+    pub at: Micros,
+    /// Why.
+    pub reason: GapReason,
+}
+
+/// Why bytes are not in the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapReason {
+    /// The ring between kernel and agent was full.
+    RingFull,
+    /// The server's memory could not be read.
+    Unreadable,
+    /// One system call moved more than is captured of one call.
+    Oversize,
+    /// Captured, but before the first point after a gap where a message provably begins.
+    Resync,
+    /// Captured, but not understood: the bytes break the protocol.
+    ProtocolError,
+    /// Captured, but encrypted.
+    Encrypted,
+    /// The agent's own stop fell into it.
+    AgentStopped,
+}
+
+/// Why a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// The client sent Terminate.
+    Terminate,
+    /// The connection carried a CancelRequest only.
+    CancelRequest,
+    /// The server ended it with a FATAL error; the SQLSTATE.
+    Fatal(String),
+    /// The client went away without Terminate.
+    Disconnected,
+    /// The backend was killed by a signal; its number.
+    Signal(u8),
+    /// The session is still open: the agent stops.
+    AgentStopped,
+}
+
+/// A session's totals, when it ends.
+#[derive(Clone, Debug)]
+pub struct SessionEnd {
+    /// When it ended; none if it is still open.
+    pub ended_at: Option<Micros>,
+    /// Why it ended.
+    pub reason: EndReason,
+    /// Statements recorded.
+    pub statements: u64,
+    /// ErrorResponses seen.
+    pub errors: u64,
+    /// Bytes of the client's stream that are in the record.
+    pub bytes_in: u64,
+    /// Bytes of the server's stream that are in the record.
+    pub bytes_out: u64,
+    /// Bytes of both streams that are not: the sum of the session's gaps. `bytes_in + bytes_out + gap_bytes`
+    /// is what the kernel counted.
+    pub gap_bytes: u64,
+    /// The first violation of the protocol, in words, if there was one.
+    pub protocol_error: Option<String>,
+}
+
+/// Where everything that a session says goes. Calls of one session come in order; nothing may block for long.
+pub trait Sink {
+    /// A row of a result. Comes before the statement that it belongs to.
+    fn row(&mut self, session: &SessionInfo, row: RowValues<'_>);
+    /// A statement ended, one way or another.
+    fn statement(&mut self, session: &SessionInfo, exchange: &Exchange);
+    /// Bytes are missing from the record.
+    fn gap(&mut self, session: &SessionInfo, gap: &Gap);
+    /// The session ended, or the agent stops while it is open.
+    fn end(&mut self, session: &SessionInfo, end: &SessionEnd);
+}

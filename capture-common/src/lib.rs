@@ -1,0 +1,186 @@
+//! The layout of every event and map value that Capture's kernel side hands to user space, and every limit
+//! that both sides share.
+//!
+//! All structs are `#[repr(C)]` with fixed-width integers and no padding; the asserts at the end of the file
+//! keep it so. Numbers are in the host's byte order, except where a field says otherwise.
+#![no_std]
+
+/// Bytes of one event in the ring: an [`EventHeader`], then `len` bytes of payload.
+///
+/// The payload is an [`OpenInfo`], raw stream bytes, a [`CloseInfo`] or nothing, by [`EventHeader::kind`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventHeader {
+    /// One of the `KIND_*` constants.
+    pub kind: u16,
+    /// [`FRONTEND`] or [`BACKEND`]; meaningful for [`KIND_DATA`] only.
+    pub direction: u16,
+    /// Length of the payload in bytes.
+    pub len: u32,
+    /// Which session: the backend process and the moment it was forked.
+    pub session: SessionKey,
+    /// When it happened: nanoseconds of `CLOCK_MONOTONIC`.
+    pub at: u64,
+    /// Position of the payload's first byte in the session's stream of that direction.
+    pub offset: u64,
+    /// Why bytes are missing right before `offset`, if any are: one of the `LOSS_*` constants.
+    pub loss: u32,
+    /// Set on the last event of one system call: [`FLAG_END_OF_CALL`].
+    pub flags: u32,
+}
+
+/// Names one session on this host: no two sessions share both fields, also when process ids are reused.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey {
+    /// `CLOCK_MONOTONIC` nanoseconds at the backend's fork, or at its discovery.
+    pub born: u64,
+    /// The backend's process id in the initial PID namespace.
+    pub tgid: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// What the kernel knows of a session when its backend is forked.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenInfo {
+    /// The postmaster's process id in the initial PID namespace.
+    pub postmaster: u32,
+    /// The client socket's descriptor in the backend.
+    pub fd: u32,
+    /// Process id of the client, in the initial PID namespace; 0 if unknown. Unix sockets only.
+    pub peer_pid: u32,
+    /// `AF_INET`, `AF_INET6`, `AF_UNIX`, or 0 if unknown.
+    pub family: u16,
+    /// The client's port, in network byte order; 0 for Unix sockets.
+    pub port: u16,
+    /// The client's address in network byte order; IPv4 in the first four bytes.
+    pub addr: [u8; 16],
+}
+
+/// How a session ended, and how far its streams had come.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CloseInfo {
+    /// Final offset of each direction, indexed by [`FRONTEND`] and [`BACKEND`].
+    pub end: [u64; 2],
+    /// Why the bytes before each `end` that were not delivered are missing: a `LOSS_*` constant each.
+    pub loss: [u32; 2],
+    /// The backend's exit code as `wait(2)` reports it.
+    pub exit_code: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// One process that the kernel side follows: the value of the `TRACKED` map, keyed by process id.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tracked {
+    /// [`ROLE_POSTMASTER`] or [`ROLE_BACKEND`].
+    pub role: u32,
+    /// `STATE_*` flags.
+    pub state: u32,
+    /// Which session; for a postmaster, `born` is zero.
+    pub session: SessionKey,
+    /// Bytes seen so far in each direction, whether or not their events could be delivered.
+    pub offset: [u64; 2],
+    /// Why the latest undelivered bytes of each direction are missing: a `LOSS_*` constant each.
+    pub loss: [u32; 2],
+    /// The session's socket and peer. In a postmaster: of the connection accepted last.
+    pub open: OpenInfo,
+    /// The exit code, once [`STATE_CLOSED`] is set.
+    pub exit_code: u32,
+    /// In a postmaster: 1 while an accepted connection waits for its fork.
+    pub accepted: u32,
+}
+
+/// A session opened: payload [`OpenInfo`].
+pub const KIND_OPEN: u16 = 1;
+/// Bytes passed between client and server: payload is these bytes.
+pub const KIND_DATA: u16 = 2;
+/// A session's backend exited: payload [`CloseInfo`].
+pub const KIND_CLOSE: u16 = 3;
+/// A program named `postgres` was executed: no payload; `session.tgid` is the process.
+pub const KIND_EXEC: u16 = 4;
+
+/// From the client to the server.
+pub const FRONTEND: u16 = 0;
+/// From the server to the client.
+pub const BACKEND: u16 = 1;
+
+/// No byte is missing.
+pub const LOSS_NONE: u32 = 0;
+/// The ring was full.
+pub const LOSS_RING_FULL: u32 = 1;
+/// The process's memory could not be read without a page fault.
+pub const LOSS_UNREADABLE: u32 = 2;
+/// One system call moved more than [`MAX_CALL_BYTES`].
+pub const LOSS_OVERSIZE: u32 = 3;
+
+/// [`EventHeader::flags`]: this event carries the last bytes of its system call.
+pub const FLAG_END_OF_CALL: u32 = 1;
+
+/// [`Tracked::role`]: the server's first process, which accepts and forks.
+pub const ROLE_POSTMASTER: u32 = 1;
+/// [`Tracked::role`]: a process that serves one client session.
+pub const ROLE_BACKEND: u32 = 2;
+
+/// [`Tracked::state`]: the process exited, but the ring had no room for its [`KIND_CLOSE`].
+pub const STATE_CLOSED: u32 = 1;
+/// [`Tracked::state`]: at least one event of this process was dropped.
+pub const STATE_LOSSY: u32 = 2;
+
+/// Processes that can be followed at once, postmasters included. PostgreSQL's `max_connections` rarely
+/// passes a few thousand; the map costs about 2 MB of kernel memory.
+pub const MAX_TRACKED: u32 = 16_384;
+
+/// Payload sizes of the ring's reservations, smallest first. A reservation's size must be a constant for the
+/// verifier, so each event takes the smallest tier that holds it. 8,192 is PostgreSQL's send and receive
+/// buffer (`PQ_RECV_BUFFER_SIZE`, `PQ_SEND_BUFFER_SIZE` in `src/backend/libpq/pqcomm.c`).
+pub const TIERS: [usize; 5] = [128, 512, 2_048, 8_192, 32_768];
+
+/// Chunks of the largest tier that one system call may fill.
+pub const MAX_CHUNKS: usize = 512;
+
+/// Bytes of one system call that are captured; more is a declared gap. The kernel's default ceiling for a
+/// socket's send buffer is 4 MiB (`net.ipv4.tcp_wmem`), so a single non-blocking send stays well under this.
+pub const MAX_CALL_BYTES: u64 = (MAX_CHUNKS * TIERS[TIERS.len() - 1]) as u64;
+
+/// Counters of the kernel side: indexes into the per-CPU `COUNTERS` map.
+pub mod counter {
+    /// Events submitted to the ring.
+    pub const EVENTS: u32 = 0;
+    /// Stream bytes submitted to the ring.
+    pub const BYTES: u32 = 1;
+    /// Events dropped because the ring was full.
+    pub const RING_FULL: u32 = 2;
+    /// Stream bytes not delivered, for whatever reason.
+    pub const LOST_BYTES: u32 = 3;
+    /// Backends that could not be followed because `TRACKED` was full.
+    pub const UNTRACKED: u32 = 4;
+    /// Reads of a backend's memory that failed.
+    pub const UNREADABLE: u32 = 5;
+    /// How many counters there are.
+    pub const COUNT: u32 = 6;
+}
+
+#[cfg(feature = "user")]
+mod user {
+    #![allow(unsafe_code, reason = "Pod is an unsafe trait: it promises that every bit pattern is valid")]
+    // SAFETY: `repr(C)`, integers only, no padding (asserted below), 'static and Copy.
+    unsafe impl aya::Pod for super::Tracked {}
+}
+
+const _: () = {
+    use core::mem::{align_of, offset_of, size_of};
+    assert!(size_of::<EventHeader>() == 48);
+    assert!(offset_of!(EventHeader, session) == 8);
+    assert!(offset_of!(EventHeader, at) == 24);
+    assert!(size_of::<SessionKey>() == 16);
+    assert!(size_of::<OpenInfo>() == 32);
+    assert!(size_of::<CloseInfo>() == 32);
+    assert!(size_of::<Tracked>() == 88);
+    assert!(offset_of!(Tracked, open) == 48);
+    assert!(align_of::<Tracked>() == 8 && align_of::<EventHeader>() == 8);
+};

@@ -1,0 +1,1 @@
+//! The harness: real PostgreSQL servers, real clients, the real agent.
