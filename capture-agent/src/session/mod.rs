@@ -5,6 +5,8 @@
 
 mod exchange;
 
+pub mod lexer;
+pub mod split;
 pub mod value;
 
 pub use exchange::{
