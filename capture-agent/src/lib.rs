@@ -5,6 +5,7 @@
 
 pub mod telemetry;
 
+#[allow(unsafe_code, reason = "the edge to the kernel: poll, clocks")]
 pub mod probes;
 
 pub mod streams;

@@ -128,8 +128,6 @@ pub const ROLE_BACKEND: u32 = 2;
 
 /// [`Tracked::state`]: the process exited, but the ring had no room for its [`KIND_CLOSE`].
 pub const STATE_CLOSED: u32 = 1;
-/// [`Tracked::state`]: at least one event of this process was dropped.
-pub const STATE_LOSSY: u32 = 2;
 
 /// Processes that can be followed at once, postmasters included. PostgreSQL's `max_connections` rarely
 /// passes a few thousand; the map costs about 2 MB of kernel memory.
@@ -138,31 +136,30 @@ pub const MAX_TRACKED: u32 = 16_384;
 /// Payload sizes of the ring's reservations, smallest first. A reservation's size must be a constant for the
 /// verifier, so each event takes the smallest tier that holds it. 8,192 is PostgreSQL's send and receive
 /// buffer (`PQ_RECV_BUFFER_SIZE`, `PQ_SEND_BUFFER_SIZE` in `src/backend/libpq/pqcomm.c`).
-pub const TIERS: [usize; 5] = [128, 512, 2_048, 8_192, 32_768];
+pub const TIERS: [usize; 6] = [128, 512, 2_048, 8_192, 32_768, 262_144];
 
-/// Chunks of the largest tier that one system call may fill.
-pub const MAX_CHUNKS: usize = 512;
+/// Chunks of the largest tier that one system call may fill. The verifier walks through each of them: twice as
+/// many is more than its limit of a million instructions allows.
+pub const MAX_CHUNKS: usize = 32;
 
 /// Bytes of one system call that are captured; more is a declared gap. The kernel's default ceiling for a
-/// socket's send buffer is 4 MiB (`net.ipv4.tcp_wmem`), so a single non-blocking send stays well under this.
+/// socket's send buffer is 4 MiB (`net.ipv4.tcp_wmem`), so a single non-blocking send stays under this.
 pub const MAX_CALL_BYTES: u64 = (MAX_CHUNKS * TIERS[TIERS.len() - 1]) as u64;
 
 /// Counters of the kernel side: indexes into the per-CPU `COUNTERS` map.
 pub mod counter {
-    /// Events submitted to the ring.
+    /// Events that entered the ring; a system call that needs several counts once.
     pub const EVENTS: u32 = 0;
     /// Stream bytes submitted to the ring.
     pub const BYTES: u32 = 1;
-    /// Events dropped because the ring was full.
-    pub const RING_FULL: u32 = 2;
+    /// Events that did not.
+    pub const LOST_EVENTS: u32 = 2;
     /// Stream bytes not delivered, for whatever reason.
     pub const LOST_BYTES: u32 = 3;
     /// Backends that could not be followed because `TRACKED` was full.
     pub const UNTRACKED: u32 = 4;
-    /// Reads of a backend's memory that failed.
-    pub const UNREADABLE: u32 = 5;
     /// How many counters there are.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 5;
 }
 
 #[cfg(feature = "user")]

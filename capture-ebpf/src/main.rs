@@ -1,18 +1,27 @@
-//! Capture's kernel side.
+//! Capture's kernel side: follows PostgreSQL's postmasters and client backends, and copies what passes over
+//! their client sockets into one ring.
+//!
+//! It decides nothing about SQL. Each hook family has a file; [`maps`] holds every map; [`emit`] is the one
+//! way out. Memory is read of tracked backends only, and only the buffers of calls on their client socket.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+mod arch;
+mod emit;
+mod kernel;
+mod lifecycle;
+mod maps;
+mod process;
+mod sockets;
+mod sockets_fexit;
+mod sockets_sys_exit;
+mod sockets_tracepoint;
 
-// TP_PROTO(struct pt_regs *regs, long ret), include/trace/events/syscalls.h
-#[btf_tracepoint(function = "sys_exit")]
-fn sys_exit(_ctx: BtfTracePointContext) -> i32 {
-    0
-}
-
+/// The verifier rejects a program that can reach this: an endless loop is its way to see a panic.
+#[cfg(not(test))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses a loop without an end, and so a reachable panic.
     loop {}
 }
 

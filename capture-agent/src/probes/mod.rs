@@ -1,1 +1,22 @@
-//! probes
+//! The edge to the kernel: finds servers, attaches the hooks, and turns the ring into [`Event`]s.
+//!
+//! One of two rooms with `unsafe` code in the agent (the other is `shim`); everything that it hands on is
+//! plain data.
+
+mod backends;
+mod btf;
+pub mod doctor;
+mod event;
+mod hooks;
+mod kernel;
+mod processes;
+mod ring;
+mod servers;
+
+pub use backends::{OpenBackend, open_backends};
+pub use event::Event;
+pub use hooks::{Plan, SocketHooks};
+pub use kernel::{Counters, Kernel, LoadError};
+pub use processes::{executable, monotonic_now, unix_offset};
+pub use ring::Ring;
+pub use servers::{Selector, Server, find_servers, is_server_process};

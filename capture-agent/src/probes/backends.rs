@@ -1,0 +1,175 @@
+//! Finds the client sessions that a server holds already.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use capture_common::{OpenInfo, ROLE_BACKEND, SessionKey, Tracked};
+
+use super::processes;
+use super::servers::Server;
+
+/// A client session that was open before the hooks were attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenBackend {
+    /// The backend's process id.
+    pub tgid: u32,
+    /// Its client socket and peer.
+    pub info: OpenInfo,
+    /// The role, from the process title.
+    pub user: Option<String>,
+    /// The database, from the process title.
+    pub database: Option<String>,
+}
+
+impl OpenBackend {
+    pub(super) fn entry(&self, session: SessionKey) -> Tracked {
+        Tracked { role: ROLE_BACKEND, session, open: self.info, ..Tracked::default() }
+    }
+}
+
+/// The server's children that hold a client's connection, except those that `known` says are known.
+pub fn open_backends(server: &Server, mut known: impl FnMut(u32) -> bool) -> Vec<OpenBackend> {
+    let Some(port) = server.port else { return Vec::new() };
+    processes::children(server.postmaster)
+        .into_iter()
+        .filter(|child| !known(*child))
+        .filter_map(|child| open_backend(server.postmaster, port, child))
+        .collect()
+}
+
+fn open_backend(postmaster: u32, port: u16, tgid: u32) -> Option<OpenBackend> {
+    let (fd, peer) = client_socket(tgid, port)?;
+    let mut info = OpenInfo { postmaster, fd, ..OpenInfo::default() };
+    match peer {
+        Peer::Unix => info.family = libc::AF_UNIX as u16,
+        Peer::Tcp(IpAddr::V4(addr), port) => {
+            info.family = libc::AF_INET as u16;
+            info.port = port.to_be();
+            info.addr[..4].copy_from_slice(&addr.octets());
+        }
+        Peer::Tcp(IpAddr::V6(addr), port) => {
+            info.family = libc::AF_INET6 as u16;
+            info.port = port.to_be();
+            info.addr = addr.octets();
+        }
+    }
+    let (user, database) = processes::command_line(tgid).and_then(|title| title_identity(&title)).unzip();
+    Some(OpenBackend { tgid, info, user, database })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    Unix,
+    Tcp(IpAddr, u16),
+}
+
+/// The descriptor whose local end is the server's own address: other sockets of a backend (postgres_fdw,
+/// dblink, name service) are connected the other way round.
+fn client_socket(tgid: u32, port: u16) -> Option<(u32, Peer)> {
+    let sockets = processes::sockets(tgid);
+    let read = |table| fs::read_to_string(processes::proc(tgid, table)).unwrap_or_default();
+    let find = |inode: u64| sockets.iter().find(|(_, of)| *of == inode).map(|(fd, _)| *fd);
+    for table in ["net/tcp", "net/tcp6"] {
+        for line in read(table).lines().skip(1) {
+            if let Some((inode, peer)) = tcp_connection(line, port)
+                && let Some(fd) = find(inode)
+            {
+                return Some((fd, peer));
+            }
+        }
+    }
+    let name = format!("/.s.PGSQL.{port}");
+    read("net/unix")
+        .lines()
+        .filter(|line| line.ends_with(&name))
+        .filter_map(unix_connection)
+        .find_map(find)
+        .map(|fd| (fd, Peer::Unix))
+}
+
+/// A line of `/proc/net/tcp`: `sl local remote st … inode`, of an established connection to `port`.
+fn tcp_connection(line: &str, port: u16) -> Option<(u64, Peer)> {
+    const ESTABLISHED: &str = "01";
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let (_, local_port) = fields.get(1)?.split_once(':')?;
+    if u16::from_str_radix(local_port, 16).ok()? != port || *fields.get(3)? != ESTABLISHED {
+        return None;
+    }
+    let (addr, peer_port) = fields.get(2)?.split_once(':')?;
+    let peer = Peer::Tcp(hex_addr(addr)?, u16::from_str_radix(peer_port, 16).ok()?);
+    Some((fields.get(9)?.parse().ok()?, peer))
+}
+
+/// A line of `/proc/net/unix`: `num refcount protocol flags type state inode path`, of a connected socket.
+fn unix_connection(line: &str) -> Option<u64> {
+    const CONNECTED: &str = "03";
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    if *fields.get(5)? != CONNECTED {
+        return None;
+    }
+    fields.get(6)?.parse().ok()
+}
+
+/// An address as `/proc/net/tcp` prints it: 32-bit words in host byte order, each as hex.
+fn hex_addr(text: &str) -> Option<IpAddr> {
+    let words: Vec<u32> = (0..text.len() / 8)
+        .map(|word| u32::from_str_radix(text.get(word * 8..word * 8 + 8)?, 16).ok())
+        .collect::<Option<_>>()?;
+    match words.as_slice() {
+        [v4] => Some(IpAddr::V4(Ipv4Addr::from(v4.to_ne_bytes()))),
+        [a, b, c, d] => {
+            let mut octets = [0; 16];
+            for (slot, word) in octets.chunks_exact_mut(4).zip([a, b, c, d]) {
+                slot.copy_from_slice(&word.to_ne_bytes());
+            }
+            Some(IpAddr::V6(Ipv6Addr::from(octets)))
+        }
+        _ => None,
+    }
+}
+
+/// Role and database from a title such as `postgres: main: alice shop 10.0.0.7(5123) idle`
+/// (`src/backend/utils/misc/ps_status.c`, `src/backend/postmaster/postmaster.c`). A name with a space in it
+/// makes the title ambiguous: then none.
+fn title_identity(title: &str) -> Option<(String, String)> {
+    let words: Vec<&str> = title.strip_prefix("postgres: ")?.split(' ').collect();
+    let host =
+        words.iter().position(|word| *word == "[local]" || (word.ends_with(')') && word.contains('(')))?;
+    // cluster_name, if set, ends in a colon.
+    let first = words.iter().take(host).position(|word| word.ends_with(':')).map_or(0, |cluster| cluster + 1);
+    match words.get(first..host)? {
+        [user, database] => Some(((*user).to_owned(), (*database).to_owned())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn titles_name_role_and_database() {
+        let of = |title| title_identity(title);
+        let pair = |a: &str, b: &str| Some((a.to_owned(), b.to_owned()));
+        assert_eq!(of("postgres: alice shop [local] idle"), pair("alice", "shop"));
+        assert_eq!(of("postgres: alice shop 10.0.0.7(5123) SELECT"), pair("alice", "shop"));
+        assert_eq!(of("postgres: 15/main: alice shop ::1(5123) idle in transaction"), pair("alice", "shop"));
+        assert_eq!(of("postgres: checkpointer"), None);
+        assert_eq!(of("postgres: al ice shop [local] idle"), None);
+        assert_eq!(of("nginx: worker process"), None);
+    }
+
+    #[test]
+    fn connections_are_read_from_the_kernels_tables() {
+        let line =
+            "   1: 0100007F:1538 0200000A:C350 01 00000000:00000000 00:00000000 00000000  105 0 4242 1";
+        let peer = Peer::Tcp(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 50000);
+        assert_eq!(tcp_connection(line, 5432), Some((4242, peer)));
+        assert_eq!(tcp_connection(line, 5433), None);
+        assert_eq!(hex_addr("00000000000000000000000001000000"), Some(IpAddr::V6(Ipv6Addr::LOCALHOST)));
+        let unix = "0000000000000000: 00000003 00000000 00000000 0001 03 777 /tmp/.s.PGSQL.5432";
+        assert_eq!(unix_connection(unix), Some(777));
+        assert_eq!(tcp_connection("garbage", 1), None);
+        assert_eq!(unix_connection(""), None);
+    }
+}

@@ -1,0 +1,211 @@
+//! What capture needs of this host, checked one by one, and what to do about each thing that is missing.
+
+use std::fs;
+use std::path::Path;
+
+use super::btf::KernelTypes;
+use super::hooks::SocketHooks;
+use super::kernel::{Kernel, chain};
+use super::servers::{Selector, find_servers};
+
+/// One thing that was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What, in a word or two.
+    pub name: &'static str,
+    /// How it stands.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do, if something is to be done.
+    pub advice: Option<&'static str>,
+}
+
+/// How a [`Check`] stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Capture works, but something is worth knowing.
+    Note,
+    /// Capture does not work until this is mended.
+    Fail,
+}
+
+/// Checks everything. Loads the hooks for a moment to see which ones this kernel takes.
+pub fn examine(selectors: &[Selector]) -> Vec<Check> {
+    let mut checks = vec![kernel(), types(), rights(), lockdown(), pid_namespace(), tracefs()];
+    checks.extend(hooks());
+    checks.push(servers(selectors));
+    checks
+}
+
+fn kernel() -> Check {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim();
+    let found = format!("Linux {release} on {}", std::env::consts::ARCH);
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < MIN_KERNEL {
+        return fail(
+            "kernel",
+            found,
+            "upgrade the host to Linux 5.10 or later: older ones lack the BPF ring buffer",
+        );
+    }
+    if !matches!(std::env::consts::ARCH, "x86_64" | "aarch64") {
+        return fail(
+            "kernel",
+            found,
+            "run on x86-64 or arm64: system call registers are known for these only",
+        );
+    }
+    ok("kernel", found)
+}
+
+fn types() -> Check {
+    match KernelTypes::of_running_kernel() {
+        Ok(_) => ok("BTF", "/sys/kernel/btf/vmlinux is readable".into()),
+        Err(error) => fail(
+            "BTF",
+            error.to_string(),
+            "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y (every current distribution kernel is), and mount \
+             the host's /sys into the agent's container",
+        ),
+    }
+}
+
+fn rights() -> Check {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    let missing: Vec<&str> =
+        NEEDED.iter().filter(|(_, bit)| effective & (1 << bit) == 0).map(|(name, _)| *name).collect();
+    // CAP_SYS_ADMIN covers CAP_BPF and CAP_PERFMON.
+    let admin = effective & (1 << CAP_SYS_ADMIN) != 0;
+    if missing.is_empty() || (admin && missing.iter().all(|name| matches!(*name, "CAP_BPF" | "CAP_PERFMON")))
+    {
+        return ok("rights", "the capabilities that are needed are there".into());
+    }
+    fail(
+        "rights",
+        format!("{} missing", missing.join(", ")),
+        "run as root, or grant CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH (in Kubernetes: a \
+         privileged DaemonSet)",
+    )
+}
+
+fn lockdown() -> Check {
+    let text = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    let mode = text.split(['[', ']']).nth(1).unwrap_or("");
+    match mode {
+        "confidentiality" => fail(
+            "lockdown",
+            "confidentiality: BPF may not read memory".into(),
+            "boot with lockdown=integrity or less: in confidentiality mode the kernel lets no BPF program read \
+             what a server receives",
+        ),
+        "" => ok("lockdown", "off, or not told by this kernel".into()),
+        mode => ok("lockdown", format!("{mode}: capture works in this mode")),
+    }
+}
+
+fn pid_namespace() -> Check {
+    let namespace =
+        fs::read_link("/proc/self/ns/pid").map(|path| path.display().to_string()).unwrap_or_default();
+    if namespace.contains(INITIAL_PID_NAMESPACE) {
+        return ok("PID namespace", "the host's own".into());
+    }
+    fail(
+        "PID namespace",
+        format!("{namespace}, which is not the host's"),
+        "run in the host's PID namespace (hostPID: true, docker run --pid=host): the kernel names processes by \
+         their ids there",
+    )
+}
+
+fn tracefs() -> Check {
+    let mounted = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
+        .into_iter()
+        .find(|path| Path::new(path).join("events/syscalls").is_dir());
+    match mounted {
+        Some(path) => ok("tracefs", format!("mounted at {path}")),
+        None => note(
+            "tracefs",
+            "not mounted".into(),
+            "needed only if the cheaper hooks do not load: mount -t tracefs tracefs /sys/kernel/tracing",
+        ),
+    }
+}
+
+/// Loads each family on its own. The first that loads is the one that `run` uses.
+fn hooks() -> Vec<Check> {
+    let mut chosen = false;
+    let mut checks: Vec<Check> = SocketHooks::ALL
+        .into_iter()
+        .map(|family| match Kernel::load(PROBE_RING, Some(family)) {
+            Ok(_) if chosen => ok("hooks", format!("{family}: loads, not needed")),
+            Ok(_) => {
+                chosen = true;
+                ok("hooks", format!("{family}: loads, will be used"))
+            }
+            Err(error) => {
+                note("hooks", format!("{family}: {}", chain(&error)), "none, if another family loads")
+            }
+        })
+        .collect();
+    if !chosen {
+        checks.push(fail(
+            "hooks",
+            "no family of socket hooks loads".into(),
+            "mend the failures above first (rights, BTF, lockdown); then see docs/errors.md#no-socket-hooks",
+        ));
+    }
+    checks
+}
+
+fn servers(selectors: &[Selector]) -> Check {
+    let servers = find_servers();
+    let listed: Vec<String> = servers
+        .iter()
+        .filter(|server| selectors.is_empty() || selectors.iter().any(|selector| selector.selects(server)))
+        .map(|server| {
+            let port = server.port.map_or_else(|| "port unknown".into(), |port| format!("port {port}"));
+            let version = server.version.as_deref().unwrap_or("?");
+            format!("PostgreSQL {version}, {port}, pid {}", server.postmaster)
+        })
+        .collect();
+    if listed.is_empty() {
+        return note(
+            "servers",
+            format!("none selected, {} found", servers.len()),
+            "nothing to do: a server that starts later is found by itself; if one runs now, check --server and the \
+             PID namespace",
+        );
+    }
+    ok("servers", listed.join("; "))
+}
+
+fn ok(name: &'static str, found: String) -> Check {
+    Check { name, verdict: Verdict::Ok, found, advice: None }
+}
+
+fn note(name: &'static str, found: String, advice: &'static str) -> Check {
+    Check { name, verdict: Verdict::Note, found, advice: Some(advice) }
+}
+
+fn fail(name: &'static str, found: String, advice: &'static str) -> Check {
+    Check { name, verdict: Verdict::Fail, found, advice: Some(advice) }
+}
+
+/// The BPF ring buffer came with 5.8; 5.10 is the oldest long-term kernel that has it.
+const MIN_KERNEL: (u32, u32) = (5, 10);
+/// `PROC_PID_INIT_INO`, `include/linux/proc_ns.h`
+const INITIAL_PID_NAMESPACE: &str = "4026531836";
+const PROBE_RING: u32 = 1024 * 1024;
+/// `include/uapi/linux/capability.h`
+const CAP_SYS_ADMIN: u32 = 21;
+const NEEDED: &[(&str, u32)] =
+    &[("CAP_BPF", 39), ("CAP_PERFMON", 38), ("CAP_SYS_PTRACE", 19), ("CAP_DAC_READ_SEARCH", 2)];

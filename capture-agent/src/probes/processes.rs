@@ -1,0 +1,77 @@
+//! What `/proc` tells of a process. A process can end at any moment: every answer may be none.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The process's executable.
+pub fn executable(pid: u32) -> Option<PathBuf> {
+    fs::read_link(proc(pid, "exe")).ok()
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`: the clock of the kernel side's events.
+pub fn monotonic_now() -> u64 {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
+/// Nanoseconds to add to `CLOCK_MONOTONIC` to get the Unix time.
+pub fn unix_offset() -> u64 {
+    clock(libc::CLOCK_REALTIME).wrapping_sub(clock(libc::CLOCK_MONOTONIC))
+}
+
+/// The command line, arguments separated by spaces. PostgreSQL keeps a process's title here.
+pub(super) fn command_line(pid: u32) -> Option<String> {
+    let bytes = fs::read(proc(pid, "cmdline")).ok()?;
+    let text = String::from_utf8_lossy(&bytes).replace('\0', " ");
+    Some(text.trim_end().to_owned())
+}
+
+/// The arguments, one by one.
+pub(super) fn arguments(pid: u32) -> Vec<Vec<u8>> {
+    let bytes = fs::read(proc(pid, "cmdline")).unwrap_or_default();
+    bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
+}
+
+/// The parent's process id.
+pub(super) fn parent(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(proc(pid, "status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("PPid:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The process ids of the direct children.
+pub(super) fn children(pid: u32) -> Vec<u32> {
+    let text = fs::read_to_string(proc(pid, &format!("task/{pid}/children"))).unwrap_or_default();
+    text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+}
+
+/// The descriptors that are sockets, with the inode of each.
+pub(super) fn sockets(pid: u32) -> Vec<(u32, u64)> {
+    let Ok(entries) = fs::read_dir(proc(pid, "fd")) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let fd = entry.file_name().to_str()?.parse().ok()?;
+            let target = fs::read_link(entry.path()).ok()?;
+            let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
+            Some((fd, inode))
+        })
+        .collect()
+}
+
+/// All process ids.
+pub(super) fn all() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// A file under `/proc/PID`.
+pub(super) fn proc(pid: u32, file: &str) -> PathBuf {
+    Path::new("/proc").join(pid.to_string()).join(file)
+}
+
+fn clock(id: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec, alive during the call. Both clocks exist on every Linux.
+    unsafe { libc::clock_gettime(id, &raw mut time) };
+    (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
+}

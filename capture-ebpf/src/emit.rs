@@ -1,0 +1,212 @@
+//! The one way out: every event enters the ring here.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use capture_common::{
+    CloseInfo, EventHeader, FLAG_END_OF_CALL, KIND_CLOSE, KIND_DATA, KIND_EXEC, KIND_OPEN, LOSS_NONE,
+    LOSS_OVERSIZE, LOSS_RING_FULL, LOSS_UNREADABLE, MAX_CHUNKS, OpenInfo, STATE_CLOSED, SessionKey, TIERS,
+    Tracked, counter,
+};
+
+use crate::maps::{COUNTERS, READER, RING, WAKE_BYTES};
+
+/// `len` bytes at the user address `buf` passed in `direction`. Counts them, whatever becomes of the event.
+#[inline(always)]
+pub fn data(backend: &mut Tracked, direction: u16, buf: u64, len: u64) {
+    // The mask tells the verifier what the caller knows.
+    let index = usize::from(direction & 1);
+    let start = backend.offset[index];
+    backend.offset[index] = start.wrapping_add(len);
+    let header = EventHeader {
+        kind: KIND_DATA,
+        direction,
+        len: len as u32,
+        session: backend.session,
+        // SAFETY: the helper has no precondition.
+        at: unsafe { bpf_ktime_get_ns() },
+        offset: start,
+        loss: backend.loss[index],
+        flags: FLAG_END_OF_CALL,
+    };
+    let wakeup = wakeup();
+    let outcome = if len <= TIERS[0] as u64 {
+        piece::<{ TIERS[0] }>(&header, buf, wakeup)
+    } else if len <= TIERS[1] as u64 {
+        piece::<{ TIERS[1] }>(&header, buf, wakeup)
+    } else if len <= TIERS[2] as u64 {
+        piece::<{ TIERS[2] }>(&header, buf, wakeup)
+    } else if len <= TIERS[3] as u64 {
+        piece::<{ TIERS[3] }>(&header, buf, wakeup)
+    } else if len <= TIERS[4] as u64 {
+        piece::<{ TIERS[4] }>(&header, buf, wakeup)
+    } else {
+        return large(backend, index, header, buf, len, wakeup);
+    };
+    backend.loss[index] = outcome;
+    if outcome == LOSS_NONE {
+        count(counter::EVENTS, 1);
+        count(counter::BYTES, len);
+    } else {
+        count(counter::LOST_EVENTS, 1);
+        count(counter::LOST_BYTES, len);
+    }
+}
+
+/// A session began.
+#[inline(always)]
+pub fn open(backend: &Tracked) {
+    let header = EventHeader {
+        kind: KIND_OPEN,
+        len: size_of::<OpenInfo>() as u32,
+        session: backend.session,
+        at: backend.session.born,
+        ..EventHeader::default()
+    };
+    // If the ring is full, user space finds the same facts in `TRACKED` when it meets the session.
+    fixed(&header, backend.open);
+}
+
+/// A process that was followed exits. Whether user space was told; if not, the entry is marked.
+#[inline(always)]
+pub fn close(entry: &mut Tracked) -> bool {
+    let header = EventHeader {
+        kind: KIND_CLOSE,
+        len: size_of::<CloseInfo>() as u32,
+        session: entry.session,
+        // SAFETY: the helper has no precondition.
+        at: unsafe { bpf_ktime_get_ns() },
+        ..EventHeader::default()
+    };
+    let info = CloseInfo { end: entry.offset, loss: entry.loss, exit_code: entry.exit_code, reserved: 0 };
+    let told = fixed(&header, info);
+    if !told {
+        entry.state |= STATE_CLOSED;
+    }
+    told
+}
+
+/// A program with a server's name was executed in process `tgid`.
+#[inline(always)]
+pub fn exec(tgid: u32) {
+    let header = EventHeader {
+        kind: KIND_EXEC,
+        session: SessionKey { born: 0, tgid, reserved: 0 },
+        // SAFETY: the helper has no precondition.
+        at: unsafe { bpf_ktime_get_ns() },
+        ..EventHeader::default()
+    };
+    fixed(&header, [0u64; 0]);
+}
+
+/// Adds to a counter; `index` is one of [`capture_common::counter`].
+#[inline(always)]
+pub fn count(index: u32, n: u64) {
+    if let Some(value) = COUNTERS.get_ptr_mut(index) {
+        // SAFETY: a pointer into this CPU's own slot of the map.
+        unsafe { *value = (*value).wrapping_add(n) };
+    }
+}
+
+#[repr(C)]
+struct Event<const N: usize> {
+    header: EventHeader,
+    payload: [u8; N],
+}
+
+#[repr(C)]
+struct Fixed<T> {
+    header: EventHeader,
+    payload: T,
+}
+
+/// One event with the `header.len <= N` bytes at `buf`. Returns why it failed, or [`LOSS_NONE`].
+#[inline(always)]
+fn piece<const N: usize>(header: &EventHeader, buf: u64, wakeup: u64) -> u32 {
+    let Some(mut entry) = RING.reserve::<Event<N>>(0) else { return LOSS_RING_FULL };
+    let event = entry.as_mut_ptr();
+    let len = clamp::<N>(u64::from(header.len));
+    // SAFETY: `event` points to a reservation of this size; `len` is at most the payload's size; the helper
+    // checks the user address.
+    let failed = unsafe {
+        (&raw mut (*event).header).write(*header);
+        bpf_probe_read_user((&raw mut (*event).payload).cast(), len as u32, buf as *const _) != 0
+    };
+    if failed {
+        entry.discard(NO_WAKEUP);
+        return LOSS_UNREADABLE;
+    }
+    entry.submit(wakeup);
+    LOSS_NONE
+}
+
+/// A call that moved more than fits the smaller tiers: several events, each of the largest tier.
+///
+/// A piece that fails leaves a hole in the offsets; the next piece says why. What one round hands to the next
+/// passes through the map: a number that is loaded from there is unknown to the verifier, so all paths
+/// through a round look alike to it and the loop stays within its budget.
+#[inline(always)]
+fn large(backend: &mut Tracked, index: usize, mut header: EventHeader, buf: u64, len: u64, wakeup: u64) {
+    const PIECE: u64 = TIERS[TIERS.len() - 1] as u64;
+    let mut done = 0u64;
+    let mut lost = 0u64;
+    for _ in 0..MAX_CHUNKS {
+        if done >= len {
+            break;
+        }
+        let left = len - done;
+        let n = if left < PIECE { left } else { PIECE };
+        header.len = n as u32;
+        header.flags = u32::from(left <= PIECE);
+        header.loss = backend.loss[index];
+        let outcome = piece::<{ TIERS[TIERS.len() - 1] }>(&header, buf.wrapping_add(done), wakeup);
+        backend.loss[index] = outcome;
+        lost += n * u64::from(outcome != LOSS_NONE);
+        header.offset = header.offset.wrapping_add(n);
+        done += PIECE;
+    }
+    if done < len {
+        lost += len - done;
+        backend.loss[index] = LOSS_OVERSIZE;
+    }
+    count(counter::EVENTS, 1);
+    count(counter::BYTES, len.wrapping_sub(lost));
+    count(counter::LOST_BYTES, lost);
+}
+
+/// An event whose payload is a small struct. Whether it entered the ring.
+#[inline(always)]
+fn fixed<T: Copy + 'static>(header: &EventHeader, payload: T) -> bool {
+    let Some(mut entry) = RING.reserve::<Fixed<T>>(0) else {
+        count(counter::LOST_EVENTS, 1);
+        return false;
+    };
+    entry.write(Fixed { header: *header, payload });
+    entry.submit(FORCE_WAKEUP);
+    count(counter::EVENTS, 1);
+    true
+}
+
+/// `len`, and never more than `N`, in a way that the verifier sees: the compiler knows the bound from the
+/// callers and would drop the comparison, were the value not opaque to it here.
+#[inline(always)]
+fn clamp<const N: usize>(mut len: u64) -> u64 {
+    // SAFETY: moves a register to itself.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) len) };
+    if len > N as u64 { N as u64 } else { len }
+}
+
+/// Wakes the reader only if it sleeps, or if much waits for it: a wake-up per event would cost the server
+/// more than the event.
+#[inline(always)]
+fn wakeup() -> u64 {
+    if READER.get(0).is_some_and(|asleep| *asleep != 0) || RING.query(AVAIL_DATA) > WAKE_BYTES.load() {
+        FORCE_WAKEUP
+    } else {
+        NO_WAKEUP
+    }
+}
+
+/// `include/uapi/linux/bpf.h`
+const NO_WAKEUP: u64 = 1;
+const FORCE_WAKEUP: u64 = 2;
+const AVAIL_DATA: u64 = 0;

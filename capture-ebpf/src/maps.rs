@@ -1,0 +1,72 @@
+//! Every map, and every value that user space sets before the load.
+
+use aya_ebpf::Global;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use capture_common::{MAX_TRACKED, Tracked, counter};
+
+/// Events on their way to user space. The loader sets the size (`ring_size`); this one is the smallest.
+#[map]
+pub static RING: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+
+/// The processes that are followed, by process id in the initial PID namespace.
+#[map]
+pub static TRACKED: HashMap<u32, Tracked> = HashMap::with_max_entries(MAX_TRACKED, 0);
+
+/// Arguments of the system call that a tracked process is in, by thread: only for the tracepoint pair, whose
+/// exit hook does not see them.
+#[map]
+pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(MAX_TRACKED, 0);
+
+/// What the kernel side counts: see [`capture_common::counter`].
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
+
+/// Index 0: 1 while the reader sleeps and wants to be woken by the next event.
+#[map]
+pub static READER: Array<u32> = Array::with_max_entries(1, 0);
+
+/// One system call's arguments, kept from its entry to its exit.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Call {
+    pub fd: u64,
+    pub buf: u64,
+    pub flags: u64,
+}
+
+/// Bytes in the ring from which the reader is woken even if it polls on its own. The loader sets a fraction
+/// of the ring.
+#[unsafe(no_mangle)]
+pub static WAKE_BYTES: Global<u64> = Global::new(16 * 1024);
+
+/// Offset of `pid` in `struct task_struct`.
+#[unsafe(no_mangle)]
+pub static TASK_PID: Global<u32> = Global::new(0);
+/// Offset of `tgid` in `struct task_struct`.
+#[unsafe(no_mangle)]
+pub static TASK_TGID: Global<u32> = Global::new(0);
+/// Offset of `exit_code` in `struct task_struct`.
+#[unsafe(no_mangle)]
+pub static TASK_EXIT_CODE: Global<u32> = Global::new(0);
+/// Offset of `files` in `struct task_struct`.
+#[unsafe(no_mangle)]
+pub static TASK_FILES: Global<u32> = Global::new(0);
+/// Offset of `fdt` in `struct files_struct`.
+#[unsafe(no_mangle)]
+pub static FILES_FDT: Global<u32> = Global::new(0);
+/// Offset of `fd` in `struct fdtable`.
+#[unsafe(no_mangle)]
+pub static FDTABLE_FD: Global<u32> = Global::new(0);
+/// Offset of `private_data` in `struct file`.
+#[unsafe(no_mangle)]
+pub static FILE_PRIVATE_DATA: Global<u32> = Global::new(0);
+/// Offset of `sk` in `struct socket`.
+#[unsafe(no_mangle)]
+pub static SOCKET_SK: Global<u32> = Global::new(0);
+/// Offset of `sk_peer_pid` in `struct sock`.
+#[unsafe(no_mangle)]
+pub static SOCK_PEER_PID: Global<u32> = Global::new(0);
+/// Offset of `numbers[0].nr` in `struct pid`: the id in the initial PID namespace.
+#[unsafe(no_mangle)]
+pub static PID_NUMBER: Global<u32> = Global::new(0);
