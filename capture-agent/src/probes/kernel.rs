@@ -5,6 +5,7 @@ use std::time::Duration;
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, FExit, Program, ProgramError, TracePoint};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use aya_log::EbpfLogger;
 use capture_common::{ROLE_POSTMASTER, SessionKey, Tracked, counter};
 use thiserror::Error;
 
@@ -18,6 +19,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     tracked: HashMap<MapData, u32, Tracked>,
     counters: PerCpuArray<MapData, u64>,
+    logger: EbpfLogger<&'static dyn log::Log>,
     /// What was attached.
     pub plan: Plan,
 }
@@ -93,11 +95,14 @@ impl Kernel {
         let tracked = HashMap::try_from(take(&mut ebpf, "TRACKED")?)?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?;
 
+        let logger =
+            EbpfLogger::init(&mut ebpf).map_err(|error| LoadError::Mismatch(format!("its log: {error}")))?;
+
         for hook in LIFECYCLE {
             attach(&mut ebpf, &btf, *hook)?;
         }
         let plan = attach_sockets(&mut ebpf, &btf, only)?;
-        Ok((Self { ebpf, tracked, counters, plan }, ring))
+        Ok((Self { ebpf, tracked, counters, logger, plan }, ring))
     }
 
     /// Follows a postmaster: from now on each connection that it accepts is a session.
@@ -150,6 +155,11 @@ impl Kernel {
             lost_bytes: sum(counter::LOST_BYTES)?,
             untracked: sum(counter::UNTRACKED)?,
         })
+    }
+
+    /// Passes on what the kernel side has to say: rare, and never per event.
+    pub fn flush_log(&mut self) {
+        self.logger.flush();
     }
 
     /// Removes every hook; the maps stay, so that what they hold can be drained.

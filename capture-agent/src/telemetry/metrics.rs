@@ -1,0 +1,96 @@
+//! Every metric: its name, kind and meaning, and where its value stands while the agent runs.
+//!
+//! Rendered in the Prometheus text format (`run --metrics-file`, for node_exporter's textfile collector).
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that the agent publishes.
+#[derive(Debug)]
+pub struct Metric {
+    /// `capture_<name>_<unit>[_total]`.
+    pub name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    value: AtomicU64,
+}
+
+impl Metric {
+    const fn counter(name: &'static str, help: &'static str) -> Self {
+        Self { name, kind: "counter", help, value: AtomicU64::new(0) }
+    }
+
+    const fn gauge(name: &'static str, help: &'static str) -> Self {
+        Self { name, kind: "gauge", help, value: AtomicU64::new(0) }
+    }
+
+    /// Adds to the value.
+    pub fn add(&self, n: u64) {
+        self.value.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Replaces the value.
+    pub fn set(&self, value: u64) {
+        self.value.store(value, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    pub fn value(&self) -> u64 {
+        self.value.load(Ordering::Relaxed)
+    }
+}
+
+/// Events that the kernel side handed over.
+pub static EVENTS: Metric =
+    Metric::counter("capture_kernel_events_total", "Events handed over by the kernel");
+/// Stream bytes that the kernel side handed over.
+pub static BYTES: Metric =
+    Metric::counter("capture_kernel_bytes_total", "Stream bytes handed over by the kernel");
+/// Events that the kernel side could not hand over.
+pub static LOST_EVENTS: Metric = Metric::counter(
+    "capture_kernel_lost_events_total",
+    "Events dropped in the kernel; each is a declared gap",
+);
+/// Stream bytes that the kernel side could not hand over.
+pub static LOST_BYTES: Metric = Metric::counter(
+    "capture_kernel_lost_bytes_total",
+    "Stream bytes dropped in the kernel; declared in gaps",
+);
+/// Backends that were not followed because the table of processes was full.
+pub static UNTRACKED: Metric = Metric::counter(
+    "capture_untracked_sessions_total",
+    "Sessions not recorded: the table of processes was full",
+);
+/// Servers that are followed.
+pub static SERVERS: Metric = Metric::gauge("capture_followed_servers", "Servers that are followed");
+/// Sessions that are open.
+pub static SESSIONS: Metric = Metric::gauge("capture_open_sessions", "Sessions that are open");
+
+/// All of them.
+pub static ALL: &[&Metric] = &[&EVENTS, &BYTES, &LOST_EVENTS, &LOST_BYTES, &UNTRACKED, &SERVERS, &SESSIONS];
+
+/// All values in the Prometheus text format.
+pub fn render() -> String {
+    let mut text = String::new();
+    for metric in ALL {
+        let (name, kind, help, value) = (metric.name, metric.kind, metric.help, metric.value());
+        // Writing to a String does not fail.
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_prefixed() {
+        let mut names: Vec<_> = ALL.iter().map(|metric| metric.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+        assert!(names.iter().all(|name| name.starts_with("capture_")));
+        assert!(render().lines().count() == 3 * ALL.len());
+    }
+}
