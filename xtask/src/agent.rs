@@ -1,0 +1,172 @@
+//! A running agent: started, waited for, and stopped also when a task fails.
+
+use crate::shell;
+use anyhow::{Context as _, Result, bail, ensure};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A running `capture-agent run`.
+pub(crate) struct Agent {
+    child: Child,
+    program: PathBuf,
+    /// What it writes to its standard error, line by line.
+    log: Receiver<String>,
+}
+
+impl Agent {
+    /// Starts the agent for one server and returns once it captures.
+    ///
+    /// # Errors
+    ///
+    /// If it ends or stays silent instead; then with what it said.
+    pub(crate) fn start(program: &Path, data_dir: &Path, port: u16) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.args(["run", "--server", &port.to_string(), "--data-dir"]).arg(data_dir);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {}", shell::show(&command)))?;
+        let log = follow(child.stderr.take().context("no pipe")?);
+        let agent = Self { child, program: program.to_owned(), log };
+        agent.wait_until_capturing()?;
+        Ok(agent)
+    }
+
+    /// Stops the agent as systemd would, and waits until everything is written.
+    ///
+    /// # Errors
+    ///
+    /// If it does not end in time or does not exit with 0; then with what it said.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        self.signal("-TERM");
+        let deadline = Instant::now() + STOP_TIME;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                ensure!(status.success(), "the agent ended with {status}:\n{}", self.said());
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "the agent still runs {STOP_TIME:?} after SIGTERM:\n{}",
+                self.said()
+            );
+            thread::sleep(POLL);
+        }
+    }
+
+    /// What it used so far.
+    ///
+    /// # Errors
+    ///
+    /// If the process is gone.
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        let folder = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let stat = fs::read_to_string(folder.join("stat")).context("the agent is gone")?;
+        let status = fs::read_to_string(folder.join("status")).context("the agent is gone")?;
+        Usage::parse(&stat, &status).context("/proc reads other than proc(5) says")
+    }
+
+    /// A command that reads what was recorded, with its output as it shows it to people.
+    pub(crate) fn reader(program: &Path, arguments: &[&str], data_dir: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).arg("--data-dir").arg(data_dir);
+        command
+    }
+
+    fn wait_until_capturing(&self) -> Result<()> {
+        let deadline = Instant::now() + START_TIME;
+        let mut said = String::new();
+        loop {
+            match self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) if line.contains("capturing ") => return Ok(()),
+                Ok(line) => said = said + &line + "\n",
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("the agent does not capture after {START_TIME:?}:\n{said}")
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!(
+                        "the agent ended before it captured anything; `{} doctor` may say more:\n{said}",
+                        self.program.display()
+                    )
+                }
+            }
+        }
+    }
+
+    fn said(&self) -> String {
+        self.log.try_iter().collect::<Vec<_>>().join("\n")
+    }
+
+    fn signal(&self, signal: &str) {
+        shell::works(Command::new("kill").args([signal, &self.child.id().to_string()]));
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // A task failed. What was captured is of no interest, but the hooks must go.
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// What a process used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// User and system time in clock ticks.
+    pub(crate) ticks: u64,
+    /// The most memory it ever had, in KiB.
+    pub(crate) peak_kib: u64,
+}
+
+impl Usage {
+    /// Reads `/proc/PID/stat` and `/proc/PID/status`, see proc(5).
+    fn parse(stat: &str, status: &str) -> Option<Self> {
+        // The second field is the program's name in parentheses, which may hold anything. utime and stime are
+        // fields 14 and 15.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let peak_kib = peak.split_whitespace().next()?.parse().ok()?;
+        Some(Self { ticks, peak_kib })
+    }
+}
+
+/// Reads lines in a thread of its own: a full pipe would stop the agent.
+fn follow(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+const START_TIME: Duration = Duration::from_secs(30);
+const STOP_TIME: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_read_also_when_the_name_holds_parentheses() {
+        let stat = "42 (a) (b c) S 1 42 42 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 1 0 1 2 3";
+        let status = "Name:\ta\nVmHWM:\t   12345 kB\n";
+        assert_eq!(Usage::parse(stat, status), Some(Usage { ticks: 200, peak_kib: 12_345 }));
+        assert_eq!(Usage::parse("", status), None);
+    }
+}

@@ -1,0 +1,141 @@
+//! `cargo xtask bench`: what capturing costs, measured with pgbench on one server in one run.
+//!
+//! Direct and captured rounds alternate in pairs, so that a slow machine is slow for both; the order within a
+//! pair alternates too. The ratio of each pair is what counts, its median and spread are what is printed.
+
+mod pgbench;
+mod report;
+
+use crate::agent::Agent;
+use crate::postgres::Server;
+use crate::{build, setup, shell, test};
+use anyhow::{Context as _, Result};
+use clap::Args;
+use pgbench::{Mode, Round};
+use report::{Case, Pair};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+/// Options of `cargo xtask bench`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Pairs of rounds for each case
+    #[arg(long, default_value_t = 5)]
+    pairs: usize,
+    /// Seconds of one round
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// pgbench's scale: 100,000 rows each
+    #[arg(long, default_value_t = 10)]
+    scale: u32,
+    /// Also write the figures to FILE
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Measures every case and prints a table.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    setup::ensure(setup::For::Demo)?;
+    test::machine()?;
+    let program = build::agent()?;
+    let server = shell::stage("starting a PostgreSQL server", || Server::start(&["shared_buffers=512MB"]))?;
+    shell::step(
+        "filling pgbench's tables",
+        server.pgbench().args(["-i", "-q", "-s", &options.scale.to_string(), "postgres"]),
+    )?;
+    let bench = Bench { program, server, seconds: options.seconds, ticks_per_second: ticks_per_second()? };
+
+    let mut cases = Vec::new();
+    for mode in [Mode::Prepared, Mode::Simple] {
+        for clients in [1, 8] {
+            let mut case = Case { mode, clients, pairs: Vec::new() };
+            // Caches, the server's and the processor's, are warm before the first figure counts.
+            bench.direct(mode, clients)?;
+            for number in 0..options.pairs {
+                let what = format!("{mode}, {clients} client(s), pair {} of {}", number + 1, options.pairs);
+                case.pairs.push(shell::stage(&what, || bench.pair(mode, clients, number % 2 == 1))?);
+            }
+            cases.push(case);
+        }
+    }
+    let about = format!(
+        "{}, pgbench -S, scale {}, {} s a round",
+        bench.server.version()?,
+        options.scale,
+        options.seconds
+    );
+    println!("\n{about}\n\n{}", report::table(&cases));
+    if let Some(file) = &options.json {
+        let text = serde_json::to_string_pretty(&report::json(&about, &cases))?;
+        std::fs::write(file, text + "\n").with_context(|| format!("cannot write {}", file.display()))?;
+        println!("figures: {}", file.display());
+    }
+    Ok(())
+}
+
+struct Bench {
+    program: PathBuf,
+    server: Server,
+    seconds: u64,
+    ticks_per_second: u64,
+}
+
+impl Bench {
+    /// One direct and one captured round.
+    fn pair(&self, mode: Mode, clients: u32, captured_first: bool) -> Result<Pair> {
+        if captured_first {
+            let mut pair = self.captured(mode, clients)?;
+            pair.direct = self.direct(mode, clients)?;
+            return Ok(pair);
+        }
+        let direct = self.direct(mode, clients)?;
+        Ok(Pair { direct, ..self.captured(mode, clients)? })
+    }
+
+    fn direct(&self, mode: Mode, clients: u32) -> Result<Round> {
+        pgbench::run(&self.server, mode, clients, self.seconds)
+    }
+
+    fn captured(&self, mode: Mode, clients: u32) -> Result<Pair> {
+        let folder = tempfile::Builder::new().prefix("capture-bench-").tempdir()?;
+        let agent = Agent::start(&self.program, folder.path(), self.server.port())?;
+        let before = agent.usage()?;
+        let captured = self.direct(mode, clients)?;
+        // The last batch is still on its way; its cost belongs to the round.
+        thread::sleep(SETTLE);
+        let after = agent.usage()?;
+        agent.stop()?;
+        let ticks = after.ticks - before.ticks;
+        let agent_seconds = Duration::from_millis(ticks * 1_000 / self.ticks_per_second).as_secs_f64();
+        Ok(Pair {
+            agent_us: agent_seconds * 1e6 / captured.transactions as f64,
+            peak_mib: after.peak_kib as f64 / 1_024.0,
+            lost: captured.transactions as i64 - recorded(folder.path())?,
+            direct: Round::default(),
+            captured,
+        })
+    }
+}
+
+/// How many of pgbench's statements are in the record, counted by DuckDB rather than by our own reader.
+fn recorded(data_dir: &Path) -> Result<i64> {
+    let mut python = Command::new(setup::python());
+    let text = shell::read(python.args(["-c", COUNT]).arg(data_dir.join("statements")))?;
+    text.trim().parse().with_context(|| format!("DuckDB counted {text}"))
+}
+
+fn ticks_per_second() -> Result<u64> {
+    let text = shell::read(Command::new("getconf").arg("CLK_TCK"))?;
+    text.trim().parse().with_context(|| format!("getconf printed {text}"))
+}
+
+const SETTLE: Duration = Duration::from_millis(300);
+
+const COUNT: &str = "
+import duckdb, sys
+files = sys.argv[1] + '/*/*.parquet'
+query = 'SELECT count(*) FROM read_parquet(?) WHERE sql LIKE ?'
+print(duckdb.execute(query, [files, 'SELECT abalance FROM pgbench_accounts%']).fetchone()[0])
+";

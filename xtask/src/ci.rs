@@ -1,0 +1,62 @@
+//! `cargo xtask ci`: the tests, and what takes longer or looks at dependencies.
+
+use crate::{setup, shell, test};
+use anyhow::{Context as _, Result};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Runs everything that `.ci/run` runs.
+pub(crate) fn run() -> Result<()> {
+    setup::ensure(setup::For::All)?;
+    // Advisories are left out on purpose: they need today's database from the network, and a check of the same
+    // commit must not change its result overnight. `cargo deny check advisories` is for people.
+    shell::step(
+        "cargo deny: bans, licenses, sources",
+        deny().args(["check", "bans", "licenses", "sources"]),
+    )?;
+    test::run()?;
+    let targets = fuzz_targets(shell::root())?;
+    for target in &targets {
+        shell::step(&format!("fuzzing {target}"), &mut fuzz(target, FUZZ_TIME))?;
+    }
+    println!("ci: everything passed, {} fuzz targets among it", targets.len());
+    Ok(())
+}
+
+fn deny() -> std::process::Command {
+    let mut command = shell::cargo();
+    command.args(["deny", "--offline", "--locked"]);
+    command
+}
+
+/// One fuzz target, from its kept corpus. What it finds anew stays out of that corpus: a run must not change
+/// the work tree.
+fn fuzz(target: &str, time: Duration) -> std::process::Command {
+    let mut command = shell::cargo();
+    let found = PathBuf::from("target/fuzz-found").join(target);
+    let kept = PathBuf::from("fuzz/corpus").join(target);
+    drop(std::fs::create_dir_all(shell::root().join(&found)));
+    command
+        // No sanitizer: the rooms under fuzz hold no unsafe code, and so a stable compiler will do.
+        .args(["fuzz", "run", "--sanitizer", "none", target])
+        .args([&found, &kept])
+        .args(["--", "-max_len=65536", "-rss_limit_mb=1024", "-print_final_stats=1"])
+        .arg(format!("-max_total_time={}", time.as_secs()));
+    command
+}
+
+/// The names of the fuzz targets, sorted.
+fn fuzz_targets(root: &Path) -> Result<Vec<String>> {
+    let folder = root.join("fuzz/fuzz_targets");
+    let entries =
+        std::fs::read_dir(&folder).with_context(|| format!("no fuzz targets in {}", folder.display()))?;
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_string_lossy().strip_suffix(".rs").map(str::to_owned))
+        .collect();
+    names.sort();
+    anyhow::ensure!(!names.is_empty(), "no fuzz targets in {}", folder.display());
+    Ok(names)
+}
+
+const FUZZ_TIME: Duration = Duration::from_secs(60);

@@ -1,0 +1,78 @@
+//! The drivers and engines that demo and tests speak with: a Python environment and node modules of their own.
+
+use crate::shell;
+use anyhow::{Context as _, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Makes the Python environment hold what `tests/clients/requirements.txt` names; yields 1 if it did not.
+pub(super) fn ensure_python() -> Result<usize> {
+    let wanted = read_client_file("requirements.txt")?;
+    let venv = shell::deps_dir().join("venv");
+    let stamp = Stamp { file: venv.join(".capture-requirements"), wanted };
+    if stamp.is_current() && python().exists() {
+        return Ok(0);
+    }
+    shell::step(
+        "creating the Python environment",
+        Command::new(PYTHON).args(["-m", "venv", "--clear"]).arg(&venv),
+    )?;
+    let mut pip = Command::new(python());
+    pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--requirement"]);
+    shell::step("installing Python drivers and DuckDB", pip.arg(clients().join("requirements.txt")))?;
+    stamp.set()?;
+    Ok(1)
+}
+
+/// Makes the node modules those that `tests/clients/package-lock.json` names; yields 1 if they were not.
+pub(super) fn ensure_node() -> Result<usize> {
+    let lock = read_client_file("package-lock.json")?;
+    let folder = shell::deps_dir().join("node");
+    let stamp = Stamp { file: folder.join(".capture-lock"), wanted: lock };
+    if stamp.is_current() {
+        return Ok(0);
+    }
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    for name in ["package.json", "package-lock.json"] {
+        fs::copy(clients().join(name), folder.join(name)).with_context(|| format!("cannot copy {name}"))?;
+    }
+    let mut npm = Command::new("npm");
+    npm.args(["ci", "--no-audit", "--no-fund", "--omit=dev"]).current_dir(&folder);
+    shell::step("installing node drivers", &mut npm)?;
+    stamp.set()?;
+    Ok(1)
+}
+
+/// The environment's interpreter.
+pub(crate) fn python() -> PathBuf {
+    shell::deps_dir().join("venv/bin/python")
+}
+
+/// What was installed last, kept beside it.
+struct Stamp {
+    file: PathBuf,
+    wanted: String,
+}
+
+impl Stamp {
+    fn is_current(&self) -> bool {
+        fs::read_to_string(&self.file).is_ok_and(|found| found == self.wanted)
+    }
+
+    fn set(&self) -> Result<()> {
+        fs::write(&self.file, &self.wanted).with_context(|| format!("cannot write {}", self.file.display()))
+    }
+}
+
+fn read_client_file(name: &str) -> Result<String> {
+    let path = clients().join(name);
+    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn clients() -> PathBuf {
+    Path::new(shell::root()).join("tests/clients")
+}
+
+/// Debian's own: another Python on the path may come without `venv`.
+pub(super) const PYTHON: &str = "/usr/bin/python3";

@@ -1,0 +1,234 @@
+//! Running other programs, and showing that something happens while they run.
+
+use anyhow::{Context as _, Result, bail};
+use std::env;
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _, stdout};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Runs `command` under one line that names `what`, shows the program's latest words while it runs, and ends
+/// with the time that it took.
+///
+/// # Errors
+///
+/// If the program cannot be started or fails; then with everything that it printed.
+pub(crate) fn step(what: &str, command: &mut Command) -> Result<()> {
+    let mut line = StatusLine::begin(what);
+    // One pipe for both streams, so that they stay in order.
+    let (reader, writer) = std::io::pipe()?;
+    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    let mut child = command.spawn().with_context(|| cannot_run(command))?;
+    // The command holds the pipe's writing end, which must close for the reader to see the end.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut printed = String::new();
+    for text in BufReader::new(reader).split(b'\n') {
+        let text = String::from_utf8_lossy(&text?).into_owned();
+        line.show(&text);
+        printed.push_str(&text);
+        printed.push('\n');
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        line.end("failed");
+        bail!("{} failed ({status}):\n{printed}", show(command));
+    }
+    line.end("");
+    Ok(())
+}
+
+/// Does `work` under one line that names `what` and ends with the time that it took.
+///
+/// # Errors
+///
+/// Those of `work`.
+pub(crate) fn stage<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let line = StatusLine::begin(what);
+    let result = work();
+    line.end(if result.is_ok() { "" } else { "failed" });
+    result
+}
+
+/// Runs `command` with this program's own output and input.
+///
+/// # Errors
+///
+/// If it cannot be started or fails.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| cannot_run(command))?;
+    if !status.success() {
+        bail!("{} failed ({status})", show(command));
+    }
+    Ok(())
+}
+
+/// Runs `command` and yields what it printed on its standard output.
+///
+/// # Errors
+///
+/// If it cannot be started or fails; then with everything that it printed.
+pub(crate) fn read(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| cannot_run(command))?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("{} failed ({}):\n{stdout}{stderr}", show(command), output.status);
+    }
+    Ok(stdout)
+}
+
+/// Whether `command` runs and succeeds; silent.
+pub(crate) fn works(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Where `program` is on the path, or among what `cargo install` installed.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(xtask::ebpf::cargo_bin())
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}
+
+/// The cargo that runs this task, in the project's folder, free of what it told this program about `xtask`:
+/// build scripts would take that for a change.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    for (key, _) in env::vars_os() {
+        let text = key.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&key);
+        }
+    }
+    command
+}
+
+/// The project's folder.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Cargo's target folder: this program was built into it.
+///
+/// # Errors
+///
+/// If this program does not know its own path.
+pub(crate) fn target_dir() -> Result<PathBuf> {
+    let program = env::current_exe().context("cannot tell where xtask itself is")?;
+    let folder = program.ancestors().nth(2).context("xtask does not lie in a target folder")?;
+    Ok(folder.to_owned())
+}
+
+/// Where the programs that tests and the demo need are installed: `$CAPTURE_DEPS`, or a folder in the user's cache.
+pub(crate) fn deps_dir() -> PathBuf {
+    env::var_os("CAPTURE_DEPS").map_or_else(
+        || PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/var".into())).join(".cache/capture-deps"),
+        PathBuf::from,
+    )
+}
+
+/// Whether this process runs as root.
+pub(crate) fn is_root() -> bool {
+    read(Command::new("id").arg("-u")).is_ok_and(|uid| uid.trim() == "0")
+}
+
+/// A command as one would type it.
+pub(crate) fn show(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+}
+
+/// A duration for people: `0.4 s`, `12 s`, `3 min 5 s`.
+pub(crate) fn human(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..10 => format!("{:.1} s", duration.as_secs_f64()),
+        10..60 => format!("{seconds} s"),
+        _ => format!("{} min {} s", seconds / 60, seconds % 60),
+    }
+}
+
+fn cannot_run(command: &Command) -> String {
+    format!("cannot run {}", show(command))
+}
+
+/// One line of progress: what happens, since when, and the program's latest words.
+struct StatusLine {
+    what: String,
+    began: Instant,
+    told: Instant,
+    terminal: bool,
+}
+
+impl StatusLine {
+    fn begin(what: &str) -> Self {
+        let now = Instant::now();
+        let line = Self { what: what.to_owned(), began: now, told: now, terminal: stdout().is_terminal() };
+        if line.terminal {
+            line.draw("");
+        }
+        line
+    }
+
+    /// Shows `words`: at once on a terminal, else a line now and then, so that a log does not look dead.
+    fn show(&mut self, words: &str) {
+        let words = words.trim();
+        if self.terminal {
+            self.draw(words);
+        } else if self.told.elapsed() > SILENCE {
+            self.told = Instant::now();
+            println!("  {} ... {}: {}", self.what, human(self.began.elapsed()), shorten(words));
+        }
+    }
+
+    fn end(self, outcome: &str) {
+        if self.terminal {
+            print!("\r\x1b[2K");
+        }
+        println!("  {:<WIDTH$} {:>11}  {outcome}", self.what, human(self.began.elapsed()));
+    }
+
+    fn draw(&self, words: &str) {
+        print!("\r\x1b[2K  {:<WIDTH$} {:>11}  {}", self.what, human(self.began.elapsed()), shorten(words));
+        // A terminal that went away is no reason to stop the work.
+        drop(stdout().flush());
+    }
+}
+
+fn shorten(words: &str) -> String {
+    words.chars().filter(|c| !c.is_control()).take(60).collect()
+}
+
+/// Columns for the name of a step.
+const WIDTH: usize = 52;
+
+/// How long a program may work without a sign of life in a log.
+const SILENCE: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_step_shows_what_the_program_printed() {
+        let error =
+            step("test", Command::new("sh").args(["-c", "echo one; echo two >&2; exit 3"])).unwrap_err();
+        assert!(error.to_string().contains("exit status: 3"), "{error}");
+        assert!(error.to_string().contains("one\ntwo"), "{error}");
+    }
+
+    #[test]
+    fn durations_read_like_words() {
+        assert_eq!(human(Duration::from_millis(420)), "0.4 s");
+        assert_eq!(human(Duration::from_secs(59)), "59 s");
+        assert_eq!(human(Duration::from_secs(185)), "3 min 5 s");
+    }
+}
