@@ -25,7 +25,7 @@ pub(crate) fn run() -> Result<()> {
 
 fn deny() -> std::process::Command {
     let mut command = shell::cargo();
-    command.args(["deny", "--offline", "--locked"]);
+    command.args(["deny", "--locked"]);
     command
 }
 

@@ -18,6 +18,7 @@ mod test;
 mod tidy;
 
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 /// Capture's tasks.
 #[derive(Parser)]
@@ -48,8 +49,19 @@ enum Verb {
     Ci,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().verb {
+fn main() -> ExitCode {
+    match perform(Arguments::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without a backtrace, whatever the environment says: these are errors of the machine or of the tree.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(verb: Verb) -> anyhow::Result<()> {
+    match verb {
         Verb::Setup(options) => setup::run(&options),
         Verb::Build => build::run(),
         Verb::Demo(options) => demo::run(&options),

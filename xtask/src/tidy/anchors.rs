@@ -3,7 +3,7 @@
 use super::Finding;
 use super::source::Source;
 
-/// Every `docs/errors.md#anchor` that code names is a heading or an anchor of that page.
+/// Every place in `docs/errors.md` that code links to is a heading or an anchor of that page.
 pub(super) fn exist(tree: &[Source]) -> Vec<Finding> {
     let known: Vec<String> = tree.iter().filter(|source| source.path == PAGE).flat_map(anchors).collect();
     let mut findings = Vec::new();

@@ -129,9 +129,20 @@ const EXEMPT: [&str; 1] = ["run"];
 
 const SANS_IO: [&str; 5] = ["streams", "frames", "session", "sql", "policy"];
 
-const IO_OF_STD: [&str; 6] = ["fs", "net", "os", "env", "thread", "process"];
+/// Not `net`: addresses are data.
+const IO_OF_STD: [&str; 5] = ["fs", "os", "env", "thread", "process"];
 
-const IO: [&str; 5] = ["tokio", "Instant", "SystemTime", "libc", "aya"];
+const IO: [&str; 9] = [
+    "tokio",
+    "Instant",
+    "SystemTime",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "ToSocketAddrs",
+    "libc",
+    "aya",
+];
 
 #[cfg(test)]
 mod tests {
