@@ -1,1 +1,21 @@
-//! The harness: real PostgreSQL servers, real clients, the real agent.
+//! The harness: real PostgreSQL servers, real clients, the real agent, and three independent judges of what the
+//! agent recorded: the server's own log ([`log`], [`oracle`]), the kernel's own byte counts ([`wire`]) and
+//! another engine that reads the files ([`record`]).
+//!
+//! The tests run as root. What is missing on the machine fails a test and says so; nothing is skipped.
+
+pub mod agent;
+pub mod clients;
+pub mod deps;
+pub mod log;
+pub mod oracle;
+pub mod record;
+pub mod script;
+pub mod server;
+pub mod wait;
+pub mod wire;
+
+pub use agent::{Agent, AgentOptions};
+pub use log::ServerLog;
+pub use record::Record;
+pub use server::{Server, ServerOptions};

@@ -1,0 +1,244 @@
+//! The real agent, stopped when it goes out of scope.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::record::Record;
+use crate::server::Server;
+use crate::{deps, wait};
+
+/// How the agent is to be started.
+#[derive(Clone, Debug, Default)]
+pub struct AgentOptions {
+    servers: Vec<String>,
+    config: String,
+    data: Option<PathBuf>,
+    expected: Option<usize>,
+}
+
+/// A running agent with a data folder of its own.
+#[derive(Debug)]
+pub struct Agent {
+    process: Option<Child>,
+    folder: tempfile::TempDir,
+    data: PathBuf,
+}
+
+/// The record of an agent that has ended, and the folder that holds it for as long as this lives.
+#[derive(Debug)]
+pub struct Finished {
+    /// Every row.
+    pub record: Record,
+    /// The data folder.
+    pub data: PathBuf,
+    /// What the agent said.
+    pub stderr: String,
+    _folder: tempfile::TempDir,
+}
+
+impl AgentOptions {
+    /// Captures this server, which runs.
+    #[must_use]
+    pub fn server(self, server: &Server) -> Self {
+        let port = server.port();
+        self.port(port)
+    }
+
+    /// Captures the server on this port, whether it runs already or starts later.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.servers.push(port.to_string());
+        self
+    }
+
+    /// `--server` as written: `auto`, a port or a process id.
+    #[must_use]
+    pub fn selector(mut self, selector: &str) -> Self {
+        self.servers.push(selector.to_owned());
+        self
+    }
+
+    /// A line of the configuration file.
+    #[must_use]
+    pub fn config(mut self, line: &str) -> Self {
+        self.config.push_str(line);
+        self.config.push('\n');
+        self
+    }
+
+    /// A data folder other than a fresh one of the agent's own.
+    #[must_use]
+    pub fn data(mut self, folder: &Path) -> Self {
+        self.data = Some(folder.to_owned());
+        self
+    }
+
+    /// How many servers the agent must find before it says that it captures.
+    #[must_use]
+    pub fn expecting(mut self, servers: usize) -> Self {
+        self.expected = Some(servers);
+        self
+    }
+
+    /// Starts the agent and waits until every hook is attached.
+    ///
+    /// # Errors
+    /// It is not built, or it ends; then with its words.
+    pub fn start(self) -> anyhow::Result<Agent> {
+        deps::require_root()?;
+        let folder = tempfile::Builder::new().prefix("capture-data-").tempdir()?;
+        let data = self.data.clone().unwrap_or_else(|| folder.path().join("data"));
+        let mut command = Command::new(deps::agent()?);
+        command.arg("run").arg("--data-dir").arg(&data);
+        for server in &self.servers {
+            command.args(["--server", server]);
+        }
+        if !self.config.is_empty() {
+            let path = folder.path().join("capture.toml");
+            fs::write(&path, &self.config)?;
+            command.arg("--config").arg(path);
+        }
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(folder.path().join("stdout"))?)
+            .stderr(fs::File::create(folder.path().join("stderr"))?)
+            .spawn()
+            .context("cannot start the agent")?;
+        let mut agent = Agent { process: Some(process), folder, data };
+        let expected = self.expected.unwrap_or(self.servers.len());
+        agent.wait_for(&format!("capturing {expected} server"))?;
+        Ok(agent)
+    }
+}
+
+impl Agent {
+    /// Starts an agent for one server.
+    ///
+    /// # Errors
+    /// As [`AgentOptions::start`].
+    pub fn start(server: &Server) -> anyhow::Result<Self> {
+        AgentOptions::default().server(server).start()
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Its process id.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        self.process.as_ref().map(Child::id).context("the agent has ended")
+    }
+
+    /// What it said on stderr so far.
+    pub fn stderr(&self) -> String {
+        let path = self.folder.path().join("stderr");
+        fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
+    }
+
+    /// Waits until the agent says `words` on stderr.
+    ///
+    /// # Errors
+    /// It ends, or does not say so in time.
+    pub fn wait_for(&mut self, words: &str) -> anyhow::Result<()> {
+        let stderr = self.folder.path().join("stderr");
+        let process = self.process.as_mut().context("the agent has ended")?;
+        let said = wait::until(&format!("the agent to say {words:?}"), SPEECH, || {
+            let text = fs::read_to_string(&stderr).unwrap_or_default();
+            if text.contains(words) {
+                return Ok(Some(()));
+            }
+            match process.try_wait()? {
+                Some(status) => bail!("the agent ended ({status}):\n{text}"),
+                None => Ok(None),
+            }
+        });
+        said.with_context(|| self.stderr())
+    }
+
+    /// The most memory that it has held so far, in bytes (`VmHWM`).
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kibibytes * 1024)
+    }
+
+    /// Stops it from running, as if it were starved of time (SIGSTOP), until [`Agent::resume`].
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn stall(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it run again.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Stops it by SIGTERM, expects exit code 0, and reads what it recorded.
+    ///
+    /// # Errors
+    /// It exits otherwise or not at all, or the record cannot be read.
+    pub fn stop(mut self) -> anyhow::Result<Finished> {
+        self.signal(Signal::TERM)?;
+        let process = self.process.as_mut().context("the agent has ended")?;
+        let status = wait::until("the agent to drain and exit", DRAIN, || Ok(process.try_wait()?));
+        let stderr = self.stderr();
+        let status = status.with_context(|| stderr.clone())?;
+        self.process = None;
+        ensure!(
+            status.success(),
+            "the agent exited with {:?} (signal {:?}) instead of 0:\n{stderr}",
+            status.code(),
+            status.signal()
+        );
+        let record = Record::read(&self.data).with_context(|| stderr.clone())?;
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir()?);
+        Ok(Finished { record, data: self.data.clone(), stderr, _folder: folder })
+    }
+
+    /// Kills it, as a crash would (SIGKILL).
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        let mut process = self.process.take().context("the agent has ended")?;
+        process.kill()?;
+        process.wait()?;
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let process = self.process.as_ref().context("the agent has ended")?;
+        Ok(kill_process(Pid::from_child(process), signal)?)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+const SPEECH: Duration = Duration::from_secs(30);
+const DRAIN: Duration = Duration::from_secs(120);

@@ -1,0 +1,9 @@
+//! The comparison of the record with what the server itself says it did: statement by statement, none missing,
+//! none extra.
+
+mod compare;
+mod executed;
+mod parameters;
+
+pub use compare::{Comparison, compare};
+pub use executed::{Executed, Said, Session, sessions};

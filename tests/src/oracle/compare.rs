@@ -1,0 +1,331 @@
+//! Log against record, session by session.
+
+use anyhow::{bail, ensure};
+
+use super::executed::{Executed, Said, Session, sessions};
+use crate::log::ServerLog;
+use crate::record::{self, Record, Statement};
+
+/// What was compared, when nothing differed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// Sessions.
+    pub sessions: usize,
+    /// Entries of the log, each with the statements recorded for it.
+    pub executed: usize,
+    /// Parameters whose value was equal.
+    pub parameters: usize,
+}
+
+/// Compares every session of the log with the record, in both directions.
+///
+/// # Errors
+/// Every difference, one line each (the first [`SHOWN`] of them).
+pub fn compare(log: &ServerLog, record: &Record) -> anyhow::Result<Comparison> {
+    let mut judge = Judge::default();
+    let logged = sessions(log);
+    for session in &logged {
+        judge.session(session, record);
+    }
+    for session in &record.sessions {
+        if !logged.iter().any(|logged| logged.pid == session.backend_pid) {
+            judge.differs(format!("the log has no session of backend {}", session.backend_pid));
+        }
+    }
+    judge.verdict()
+}
+
+#[derive(Default)]
+struct Judge {
+    compared: Comparison,
+    differences: Vec<String>,
+}
+
+impl Judge {
+    fn session(&mut self, logged: &Session, record: &Record) {
+        self.compared.sessions += 1;
+        let session = match record.session_of_backend(logged.pid) {
+            Ok(session) => session,
+            Err(error) => return self.differs(format!("{error}; it ran {:?}", logged.executed.first())),
+        };
+        let statements = record.statements_of(session);
+        let what = format!("backend {}", logged.pid);
+        self.identity(&what, logged, session);
+        let mut recorded = Recorded { statements: &statements, next: 0 };
+        for executed in &logged.executed {
+            self.compared.executed += 1;
+            if let Err(error) = self.executed(executed, logged, &mut recorded) {
+                let near = recorded.statements.get(recorded.next);
+                return self
+                    .differs(format!("{what}: {error:#}\n    logged {executed:?}\n    near {near:?}"));
+            }
+        }
+        recorded.pass_skipped();
+        if let Some(extra) = recorded.statements.get(recorded.next) {
+            self.differs(format!("{what}: recorded, but not in the log: {extra:?}"));
+        }
+        if session.statements != statements.len() as u64 {
+            let counted = session.statements;
+            self.differs(format!(
+                "{what}: `statements` is {counted}, but there are {} rows",
+                statements.len()
+            ));
+        }
+        for (seq, statement) in statements.iter().enumerate() {
+            if statement.seq != seq as u64 {
+                return self.differs(format!("{what}: row {seq} carries seq {}", statement.seq));
+            }
+        }
+    }
+
+    fn identity(&mut self, what: &str, logged: &Session, session: &record::Session) {
+        let user = session.pg_user.as_deref().unwrap_or_default();
+        let database = session.database.as_deref().unwrap_or_default();
+        // The log names both only once the startup packet was read.
+        if !logged.user.is_empty() && (user, database) != (logged.user.as_str(), logged.database.as_str()) {
+            self.differs(format!(
+                "{what}: recorded as {user:?} on {database:?}, logged as {:?} on {:?}",
+                logged.user, logged.database
+            ));
+        }
+    }
+
+    fn executed(
+        &mut self,
+        executed: &Executed,
+        logged: &Session,
+        recorded: &mut Recorded<'_>,
+    ) -> anyhow::Result<()> {
+        let rows = match &executed.said {
+            Said::Query(text) => recorded.cover(text)?,
+            Said::Refused(text) => recorded.cover_refused(text)?,
+            Said::Execute { name, sql } => vec![recorded.execute(name, sql)?],
+            Said::Function(_) => vec![recorded.one_of("function")?],
+            Said::Replication(text) => {
+                let row = recorded.one_of("replication")?;
+                ensure!(
+                    row.sql.as_deref().is_some_and(|sql| same_text(sql, text)),
+                    "another command: {row:?}"
+                );
+                vec![row]
+            }
+        };
+        for row in &rows {
+            ensure!(
+                row.pg_user.as_deref() == Some(&logged.user)
+                    && row.database.as_deref() == Some(&logged.database),
+                "recorded for {:?} on {:?}",
+                row.pg_user,
+                row.database
+            );
+        }
+        if let (Some(params), [row]) = (&executed.params, rows.as_slice()) {
+            self.parameters(params, row)?;
+        }
+        errors(executed, &rows)
+    }
+
+    fn parameters(&mut self, logged: &[Option<String>], row: &Statement) -> anyhow::Result<()> {
+        let recorded = row.params.as_deref().unwrap_or_default();
+        ensure!(
+            recorded.len() == logged.len(),
+            "{} parameters recorded, {} logged",
+            recorded.len(),
+            logged.len()
+        );
+        for (number, (recorded, logged)) in recorded.iter().zip(logged).enumerate() {
+            ensure!(
+                same_value(recorded.type_oid, recorded.value.as_deref(), logged.as_deref()),
+                "parameter ${}: recorded {recorded:?}, logged {logged:?}",
+                number + 1
+            );
+            self.compared.parameters += 1;
+        }
+        Ok(())
+    }
+
+    fn differs(&mut self, difference: String) {
+        self.differences.push(difference);
+    }
+
+    fn verdict(self) -> anyhow::Result<Comparison> {
+        if self.differences.is_empty() {
+            return Ok(self.compared);
+        }
+        let shown = self.differences.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n");
+        bail!("{} differences between the log and the record:\n{shown}", self.differences.len())
+    }
+}
+
+/// The recorded statements of one session, and how far they are accounted for.
+struct Recorded<'a> {
+    statements: &'a [&'a Statement],
+    next: usize,
+}
+
+impl<'a> Recorded<'a> {
+    fn take(&mut self) -> anyhow::Result<&'a Statement> {
+        let Some(statement) = self.statements.get(self.next) else {
+            bail!("missing: the record of this session ends after {} statements", self.next);
+        };
+        self.next += 1;
+        Ok(statement)
+    }
+
+    /// Executes that the server skipped after an error in their pipeline are in no log.
+    fn pass_skipped(&mut self) {
+        while self.statements.get(self.next).is_some_and(|row| row.status == "skipped") {
+            self.next += 1;
+        }
+    }
+
+    fn execute(&mut self, name: &str, sql: &str) -> anyhow::Result<&'a Statement> {
+        self.pass_skipped();
+        let row = self.take()?;
+        ensure!(row.sql.as_deref() == Some(sql), "another text: {:?}", row.sql);
+        ensure!(row.statement_name.as_deref() == Some(name), "another name: {:?}", row.statement_name);
+        Ok(row)
+    }
+
+    fn one_of(&mut self, protocol: &str) -> anyhow::Result<&'a Statement> {
+        self.pass_skipped();
+        let row = self.take()?;
+        ensure!(row.protocol == protocol, "recorded as {}: {row:?}", row.protocol);
+        Ok(row)
+    }
+
+    /// A refused statement came as a Query, or as a Parse or Bind: then the text is the same.
+    fn cover_refused(&mut self, text: &str) -> anyhow::Result<Vec<&'a Statement>> {
+        self.pass_skipped();
+        if self.statements.get(self.next).is_some_and(|row| row.sql.as_deref() == Some(text)) {
+            return Ok(vec![self.take()?]);
+        }
+        self.cover(text)
+    }
+
+    /// The rows of one query string: their texts stand in it, one after the other, with nothing between and
+    /// around them but white space, semicolons and comments. An empty query string has one row.
+    fn cover(&mut self, text: &str) -> anyhow::Result<Vec<&'a Statement>> {
+        let mut rows = vec![];
+        let mut rest = text;
+        while rows.is_empty() || !skip_separators(rest).is_empty() {
+            let row = self.take()?;
+            let Some(sql) = row.sql.as_deref() else { bail!("recorded without its text") };
+            let Some(found) = find_statement(rest, sql.trim()) else {
+                bail!("recorded {sql:?}, but this is left of the logged text: {rest:?}");
+            };
+            rest = found;
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+}
+
+/// The statement that fails carries the error; those after it in the same query string are skipped.
+fn errors(executed: &Executed, rows: &[&Statement]) -> anyhow::Result<()> {
+    let failed: Vec<_> = rows.iter().filter(|row| row.sqlstate.is_some()).collect();
+    match (&executed.error, failed.as_slice()) {
+        (None, []) => Ok(()),
+        (Some((sqlstate, message)), [row]) => {
+            ensure!(row.sqlstate.as_deref() == Some(sqlstate), "recorded SQLSTATE {:?}", row.sqlstate);
+            ensure!(row.error_message.as_deref() == Some(message), "recorded error {:?}", row.error_message);
+            Ok(())
+        }
+        (logged, recorded) => bail!("logged error {logged:?}, recorded errors {recorded:?}"),
+    }
+}
+
+/// What follows `sql` in `text`, which starts with separators and then `sql`.
+fn find_statement<'t>(text: &'t str, sql: &str) -> Option<&'t str> {
+    let mut rest = text;
+    loop {
+        if let Some(after) = rest.strip_prefix(sql) {
+            return Some(after);
+        }
+        rest = skip_one_separator(rest)?;
+    }
+}
+
+fn skip_separators(text: &str) -> &str {
+    let mut rest = text;
+    while let Some(after) = skip_one_separator(rest) {
+        rest = after;
+    }
+    rest
+}
+
+/// One white-space character, semicolon or comment; block comments nest.
+fn skip_one_separator(text: &str) -> Option<&str> {
+    if let Some(comment) = text.strip_prefix("--") {
+        return Some(comment.find('\n').map_or("", |end| &comment[end..]));
+    }
+    if text.starts_with("/*") {
+        let mut depth = 0_usize;
+        let mut rest = text;
+        loop {
+            if let Some(after) = rest.strip_prefix("/*") {
+                depth += 1;
+                rest = after;
+            } else if let Some(after) = rest.strip_prefix("*/") {
+                depth -= 1;
+                rest = after;
+                if depth == 0 {
+                    return Some(rest);
+                }
+            } else {
+                rest = rest.get(rest.chars().next()?.len_utf8()..)?;
+            }
+        }
+    }
+    text.strip_prefix(|c: char| c == ';' || c.is_ascii_whitespace())
+}
+
+fn same_text(left: &str, right: &str) -> bool {
+    left.trim().trim_end_matches(';') == right.trim().trim_end_matches(';')
+}
+
+/// The log prints a parameter as its type prints it, the record as the client wrote it: the same value may look
+/// different for booleans and floating-point numbers. Everything else must be equal to the letter.
+fn same_value(type_oid: u32, recorded: Option<&str>, logged: Option<&str>) -> bool {
+    if recorded == logged {
+        return true;
+    }
+    let (Some(recorded), Some(logged)) = (recorded, logged) else { return false };
+    match type_oid {
+        BOOL => recorded.eq_ignore_ascii_case(if logged == "t" { "true" } else { "false" }),
+        FLOAT4 | FLOAT8 => {
+            let number = |text: &str| text.trim().parse::<f64>().ok();
+            number(recorded).is_some() && number(recorded) == number(logged)
+        }
+        _ => false,
+    }
+}
+
+/// Differences that a failure message shows.
+const SHOWN: usize = 12;
+
+/// `src/include/catalog/pg_type.dat`.
+const BOOL: u32 = 16;
+const FLOAT4: u32 = 700;
+const FLOAT8: u32 = 701;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_of_a_query_string_follow_each_other() {
+        let rest = find_statement("  -- a comment; really\n select 1 ; select 2", "select 1").unwrap();
+        assert_eq!(find_statement(rest, "select 2"), Some(""));
+        assert_eq!(find_statement("x select 1", "select 1"), None);
+        assert_eq!(skip_separators(" ;; /* a /* b */ c */ -- d"), "");
+    }
+
+    #[test]
+    fn a_value_is_the_same_only_as_its_type_reads_it() {
+        assert!(same_value(BOOL, Some("true"), Some("t")));
+        assert!(same_value(FLOAT8, Some("1.0"), Some("1")));
+        assert!(!same_value(25, Some("1.0"), Some("1")));
+        assert!(!same_value(25, Some(""), None));
+    }
+}

@@ -1,0 +1,194 @@
+//! What the agent recorded, read by an engine that shares no code with it: DuckDB.
+//!
+//! Fields are the columns of `docs/schema.md`, with its units.
+#![expect(missing_docs, reason = "docs/schema.md documents the columns")]
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use serde::Deserialize;
+
+use crate::deps;
+
+/// All rows of a record.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Record {
+    /// The table `sessions`, one row for each session: the latest.
+    pub sessions: Vec<Session>,
+    /// The table `statements`, by session and `seq`.
+    pub statements: Vec<Statement>,
+    /// The table `results`, by session, `seq` and `row`.
+    pub results: Vec<ResultRow>,
+    /// The table `gaps`, by session, direction and offset.
+    pub gaps: Vec<Gap>,
+}
+
+/// A row of `sessions`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Session {
+    pub session_id: String,
+    pub started_at: String,
+    pub ended_at: Option<String>,
+    pub end_reason: Option<String>,
+    pub pg_user: Option<String>,
+    pub database: Option<String>,
+    pub application_name: Option<String>,
+    pub client_addr: Option<String>,
+    pub client_port: Option<u16>,
+    pub transport: String,
+    pub tls: bool,
+    pub auth_method: Option<String>,
+    pub backend_pid: u32,
+    pub server_version: Option<String>,
+    pub peer_pid: Option<u32>,
+    pub peer_exe: Option<String>,
+    pub statements: u64,
+    pub errors: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub gap_bytes: u64,
+    pub partial: bool,
+}
+
+/// A row of `statements`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Statement {
+    pub session_id: String,
+    pub seq: u64,
+    pub started_at: String,
+    pub duration_us: Option<i64>,
+    pub first_row_us: Option<i64>,
+    pub pg_user: Option<String>,
+    pub database: Option<String>,
+    pub application_name: Option<String>,
+    pub client_addr: Option<String>,
+    pub protocol: String,
+    pub sql: Option<String>,
+    pub statement_name: Option<String>,
+    pub params: Option<Vec<Param>>,
+    pub kinds: Option<Vec<String>>,
+    pub columns: Option<Vec<Column>>,
+    pub rows: Option<u64>,
+    pub command_tag: Option<String>,
+    pub status: String,
+    pub sqlstate: Option<String>,
+    pub error_message: Option<String>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub complete: bool,
+    pub results_truncated: bool,
+}
+
+/// One parameter of a statement.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Param {
+    pub type_oid: u32,
+    pub format: String,
+    pub value: Option<String>,
+}
+
+/// One column of a statement's result.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Column {
+    pub name: String,
+    pub type_oid: u32,
+    pub table_oid: u32,
+    pub attnum: i16,
+}
+
+/// A row of `results`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ResultRow {
+    pub session_id: String,
+    pub seq: u64,
+    pub row: u64,
+    pub values: Vec<Option<String>>,
+}
+
+/// A row of `gaps`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Gap {
+    pub session_id: String,
+    pub direction: String,
+    pub offset: u64,
+    pub length: u64,
+    pub reason: String,
+}
+
+impl Record {
+    /// Reads every table in the agent's data folder.
+    ///
+    /// # Errors
+    /// DuckDB is missing, or cannot read a file.
+    pub fn read(folder: &Path) -> anyhow::Result<Self> {
+        let text = deps::run(Command::new(deps::python()?).arg(deps::client("read_record.py")?).arg(folder))?;
+        serde_json::from_str(&text).context("the record's rows have another shape than docs/schema.md says")
+    }
+
+    /// The session of the client that connected from `port`.
+    ///
+    /// # Errors
+    /// There is none, or several.
+    pub fn session_from_port(&self, port: u16) -> anyhow::Result<&Session> {
+        self.only(&format!("client port {port}"), |session| session.client_port == Some(port))
+    }
+
+    /// The session whose backend had process id `pid`.
+    ///
+    /// # Errors
+    /// There is none, or several.
+    pub fn session_of_backend(&self, pid: u32) -> anyhow::Result<&Session> {
+        self.only(&format!("backend {pid}"), |session| session.backend_pid == pid)
+    }
+
+    /// The session with this `application_name`.
+    ///
+    /// # Errors
+    /// There is none, or several.
+    pub fn session_named(&self, application_name: &str) -> anyhow::Result<&Session> {
+        self.only(&format!("application {application_name}"), |session| {
+            session.application_name.as_deref() == Some(application_name)
+        })
+    }
+
+    /// The session's statements, in order.
+    pub fn statements_of(&self, session: &Session) -> Vec<&Statement> {
+        self.statements.iter().filter(|statement| statement.session_id == session.session_id).collect()
+    }
+
+    /// The statement's rows, in order.
+    pub fn rows_of(&self, statement: &Statement) -> Vec<&[Option<String>]> {
+        self.results
+            .iter()
+            .filter(|row| row.session_id == statement.session_id && row.seq == statement.seq)
+            .map(|row| row.values.as_slice())
+            .collect()
+    }
+
+    /// The session's gaps.
+    pub fn gaps_of(&self, session: &Session) -> Vec<&Gap> {
+        self.gaps.iter().filter(|gap| gap.session_id == session.session_id).collect()
+    }
+
+    /// The only statement whose text contains `part`.
+    ///
+    /// # Errors
+    /// There is none, or several.
+    pub fn statement_with(&self, part: &str) -> anyhow::Result<&Statement> {
+        let mut found =
+            self.statements.iter().filter(|row| row.sql.as_deref().is_some_and(|sql| sql.contains(part)));
+        let statement = found.next().with_context(|| format!("no statement with {part:?}"))?;
+        ensure!(found.next().is_none(), "several statements with {part:?}");
+        Ok(statement)
+    }
+
+    fn only(&self, what: &str, wanted: impl Fn(&Session) -> bool) -> anyhow::Result<&Session> {
+        let mut found = self.sessions.iter().filter(|session| wanted(session));
+        let session = found.next().with_context(|| {
+            format!("no session of {what} in the record of {} sessions", self.sessions.len())
+        })?;
+        ensure!(found.next().is_none(), "several sessions of {what}");
+        Ok(session)
+    }
+}

@@ -1,0 +1,52 @@
+//! A data directory as `initdb` leaves it, made once for each version and copied from then on.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::account;
+use crate::deps;
+
+/// Makes `target` a fresh data directory that belongs to the server's account.
+pub(super) fn copy_to(version: u32, target: &Path) -> anyhow::Result<()> {
+    let template = template(version)?;
+    deps::run(Command::new("cp").arg("-a").arg(template).arg(target))?;
+    Ok(())
+}
+
+/// The template's name carries the full version, so that an upgrade makes a new one.
+fn template(version: u32) -> anyhow::Result<PathBuf> {
+    let initdb = deps::postgres_program(version, "initdb")?;
+    let full = deps::run(Command::new(&initdb).arg("--version"))?;
+    let name = full.trim().replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "-");
+    let templates = deps::home().join("templates");
+    let template = templates.join(name);
+    if template.is_dir() {
+        return Ok(template);
+    }
+    let account = account::postgres()?;
+    let folder = tempfile::Builder::new().prefix("capture-initdb-").tempdir()?;
+    chown(folder.path(), Some(account.uid), Some(account.gid))?;
+    let data = folder.path().join("data");
+    let arguments = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"];
+    deps::run(
+        Command::new("setpriv")
+            .arg(format!("--reuid={}", account.uid))
+            .arg(format!("--regid={}", account.gid))
+            .arg("--clear-groups")
+            .arg(initdb)
+            .args(arguments)
+            .arg("-D")
+            .arg(&data)
+            .current_dir(folder.path()),
+    )?;
+    // Another test process may do the same: whoever renames first wins, and both are alike.
+    fs::create_dir_all(&templates)?;
+    let draft = tempfile::Builder::new().prefix("draft-").tempdir_in(&templates)?;
+    deps::run(Command::new("cp").arg("-a").arg(&data).arg(draft.path()))?;
+    if fs::rename(draft.path().join("data"), &template).is_err() {
+        anyhow::ensure!(template.is_dir(), "cannot create {}", template.display());
+    }
+    Ok(template)
+}
