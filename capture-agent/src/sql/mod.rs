@@ -1,1 +1,148 @@
-//! sql
+//! What a statement does: kinds, relations, functions, fingerprint.
+//!
+//! The server's own grammar reads the text (`pg_query`); what it cannot read, or must not be asked to, is
+//! [`Unknown`]. Sans-IO: text in, [`Analysis`] out. Statements that differ in their constants alone do the same,
+//! so most of them are recognised by their shape and never reach the parser.
+
+use std::sync::Arc;
+
+mod cache;
+mod depth;
+mod kinds;
+mod parse;
+mod relations;
+mod shape;
+mod tree;
+
+use cache::{RecentTexts, Shapes};
+
+/// What the statements of one text do, taken together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Analysis {
+    /// The kinds of all statements in the text, nested ones too: sorted, without duplicates.
+    ///
+    /// A kind is PostgreSQL's command tag (`src/include/tcop/cmdtaglist.h`) in lower case with underscores:
+    /// `select`, `create_table`, `drop_materialized_view`, `alter_role`, `truncate_table`, `lock_table`, `do`. Each
+    /// kind of several words comes with its first word as a kind of its own: `create`, `drop`, `alter`, `truncate`,
+    /// `lock`. Beyond the tags there are `transaction` with every transaction command, `reset` (whose tag is
+    /// RESET), and with `copy` its direction (`copy_from`, `copy_to`) and, where it reaches out of the database,
+    /// `copy_program` or `copy_file`.
+    pub kinds: Vec<String>,
+    /// Relations that are read, as they are written, with their schema where it is written: sorted, without
+    /// duplicates. Names of common table expressions are none. A written relation is read too if its rows come
+    /// back through RETURNING.
+    pub tables_read: Vec<String>,
+    /// Relations whose rows, definition or privileges are changed.
+    pub tables_written: Vec<String>,
+    /// Functions and procedures that are called, with their schema where it is written; special syntax such as
+    /// EXTRACT under the name that the grammar gives it (`pg_catalog.extract`).
+    pub functions: Vec<String>,
+    /// `pg_query`'s fingerprint in hexadecimal: the same for texts that differ in constants, alias names and
+    /// layout. None if the text is unknown or has no statement.
+    pub fingerprint: Option<String>,
+    /// Why the text could not be read; everything else is empty then.
+    pub unknown: Option<Unknown>,
+}
+
+/// Why it is not known what a text does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unknown {
+    /// Longer than [`Limits::text_bytes`].
+    #[error("the text is too long to be parsed")]
+    TooLong,
+    /// Nested deeper than [`Limits::depth`], or than the parser's own stack allows.
+    #[error("the text is nested too deeply to be parsed")]
+    TooDeep,
+    /// A zero byte, which no query string can have.
+    #[error("the text has a zero byte")]
+    ZeroByte,
+    /// The grammar of PostgreSQL 18 does not read it. The server says the same, unless it is older or newer.
+    #[error("PostgreSQL's grammar does not read the text")]
+    Syntax,
+    /// The parser failed otherwise.
+    #[error("the parser failed")]
+    Parser,
+}
+
+/// What an [`Analyzer`] may spend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longer texts are unknown. 1 MiB: a megabyte of SQL is data, loaded by INSERT, and its parse tree takes a
+    /// hundred times the space.
+    pub text_bytes: usize,
+    /// The most tokens that may be nested in each other, by a cautious count: see [`depth`]. 2,000 is twenty times
+    /// what generated SQL needs, except for long chains of UNION ALL.
+    pub depth: usize,
+    /// The most shapes remembered. 8,192 holds every statement of a large application.
+    pub shapes: usize,
+    /// The most bytes that remembered shapes and their analyses take.
+    pub shape_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { text_bytes: 1 << 20, depth: 2_000, shapes: 8_192, shape_bytes: 16 << 20 }
+    }
+}
+
+/// Tells what texts do, and remembers what it has told.
+///
+/// Parsing of ordinary statements needs 512 KiB of stack; deeply nested ones are parsed on a thread of their own.
+#[derive(Debug)]
+pub struct Analyzer {
+    limits: Limits,
+    recent: RecentTexts,
+    shapes: Shapes,
+    /// The shape of the text at hand.
+    shape: Vec<u8>,
+    too_long: Arc<Analysis>,
+}
+
+impl Analyzer {
+    /// Remembers nothing yet.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            recent: RecentTexts::default(),
+            shapes: Shapes::new(limits.shapes, limits.shape_bytes),
+            shape: Vec::new(),
+            too_long: Arc::new(Analysis { unknown: Some(Unknown::TooLong), ..Analysis::default() }),
+        }
+    }
+
+    /// What the statements in `text` do, with the session's `standard_conforming_strings`.
+    pub fn analyze(&mut self, text: &Arc<str>, standard_conforming_strings: bool) -> Arc<Analysis> {
+        if text.len() > self.limits.text_bytes {
+            return Arc::clone(&self.too_long);
+        }
+        let key = self.recent.key(text, standard_conforming_strings);
+        if let Some(analysis) = self.recent.find(key, text) {
+            return Arc::clone(analysis);
+        }
+        shape::write(text, standard_conforming_strings, &mut self.shape);
+        let analysis = match self.shapes.find(&self.shape) {
+            Some(analysis) => analysis,
+            None => {
+                let analysis = Arc::new(self.parse(text, standard_conforming_strings));
+                self.shapes.insert(&self.shape, Arc::clone(&analysis));
+                analysis
+            }
+        };
+        self.recent.note(key, text, &analysis);
+        analysis
+    }
+
+    fn parse(&self, text: &str, standard_conforming_strings: bool) -> Analysis {
+        parse::analysis(text, standard_conforming_strings, self.limits.depth)
+            .unwrap_or_else(|unknown| Analysis { unknown: Some(unknown), ..Analysis::default() })
+    }
+}
+
+impl Default for Analyzer {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! The way to the C parser, and what guards it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use pg_query::ParserOptions;
+
+use super::tree::Node;
+use super::{Analysis, Unknown, depth, relations};
+
+/// What the statements in `text` do.
+///
+/// # Errors
+///
+/// Why that cannot be told; `max_depth` counts as [`depth::bounded`] does.
+pub(super) fn analysis(
+    text: &str,
+    standard_conforming_strings: bool,
+    max_depth: usize,
+) -> Result<Analysis, Unknown> {
+    if memchr::memchr(0, text.as_bytes()).is_some() {
+        return Err(Unknown::ZeroByte);
+    }
+    let depth = depth::bounded(text, standard_conforming_strings, max_depth).ok_or(Unknown::TooDeep)?;
+    let options = if standard_conforming_strings {
+        ParserOptions::DEFAULT
+    } else {
+        ParserOptions::DISABLE_STANDARD_CONFORMING_STRINGS
+    };
+    if depth <= SHALLOW {
+        return guarded(text, options);
+    }
+    thread::scope(|scope| {
+        thread::Builder::new()
+            .name("parse".to_owned())
+            .stack_size(STACK_BASE + depth * STACK_PER_LEVEL)
+            .spawn_scoped(scope, || guarded(text, options))
+            .map_err(|_| Unknown::Parser)?
+            .join()
+            .map_err(|_| Unknown::Parser)?
+    })
+}
+
+/// Texts nested no deeper than this are parsed on the caller's stack.
+const SHALLOW: usize = 24;
+/// Stack for a text that is not nested: the C parser sets 512 KiB aside for its own errors.
+const STACK_BASE: usize = 2 << 20;
+/// Stack that a level of nesting may take: mostly protobuf's decoder, and several times as much without
+/// optimization.
+const STACK_PER_LEVEL: usize = 64 << 10;
+
+/// The C parser sends the process's standard error elsewhere while it runs and puts it back afterwards: two at
+/// once would lose it for good.
+static PARSER: Mutex<()> = Mutex::new(());
+
+/// Runs the parser; a panic in code that is not ours is an unknown text, no end of the agent.
+fn guarded(text: &str, options: ParserOptions) -> Result<Analysis, Unknown> {
+    let _alone = PARSER.lock().unwrap_or_else(PoisonError::into_inner);
+    catch_unwind(AssertUnwindSafe(|| parsed(text, options))).unwrap_or(Err(Unknown::Parser))
+}
+
+fn parsed(text: &str, options: ParserOptions) -> Result<Analysis, Unknown> {
+    let result = pg_query::parse(text, options).map_err(|error| unknown(&error))?;
+    let tree = Node::of(&result.protobuf).ok_or(Unknown::Parser)?;
+    drop(result);
+    let mut analysis = Analysis::default();
+    relations::collect(&tree, &mut analysis);
+    if tree.list("stmts").is_empty() {
+        return Ok(analysis);
+    }
+    let fingerprint = pg_query::fingerprint(text, options, 0).map_err(|error| unknown(&error))?;
+    analysis.fingerprint = Some(fingerprint.hex);
+    Ok(analysis)
+}
+
+fn unknown(error: &pg_query::Error) -> Unknown {
+    match error {
+        pg_query::Error::Parse(message)
+            if message.starts_with("stack depth limit") || message.starts_with("memory exhausted") =>
+        {
+            Unknown::TooDeep
+        }
+        pg_query::Error::Parse(_) => Unknown::Syntax,
+        pg_query::Error::Decode(_) => Unknown::TooDeep,
+        pg_query::Error::Conversion(_) => Unknown::ZeroByte,
+        _ => Unknown::Parser,
+    }
+}
