@@ -7,7 +7,7 @@ use super::source::Source;
 pub(super) fn well_named(tree: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in tree.iter().filter(|source| source.path.starts_with("capture-agent/src/")) {
-        for (at, name) in metric_literals(&source.text) {
+        for (at, name) in metric_literals(source.text_without_tests()) {
             let advice = if !source.path.starts_with("capture-agent/src/telemetry/") {
                 format!(
                     "metric `{name}` is named here: name it in the table of `telemetry` and use the constant"

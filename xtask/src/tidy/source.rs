@@ -20,8 +20,16 @@ impl Source {
 
     /// The code above the file's unit tests, which stand last.
     pub(super) fn code_without_tests(&self) -> &str {
-        let end = self.code.find("\n#[cfg(test)]").unwrap_or(self.code.len());
-        self.code.get(..end).unwrap_or(&self.code)
+        self.code.get(..self.tests_begin()).unwrap_or(&self.code)
+    }
+
+    /// The same of the text as written.
+    pub(super) fn text_without_tests(&self) -> &str {
+        self.text.get(..self.tests_begin()).unwrap_or(&self.text)
+    }
+
+    fn tests_begin(&self) -> usize {
+        self.code.find("\n#[cfg(test)]").unwrap_or(self.text.len())
     }
 
     /// Positions at which `word` stands in `code` as a whole word.
