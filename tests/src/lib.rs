@@ -5,6 +5,7 @@
 //! The tests run as root. What is missing on the machine fails a test and says so; nothing is skipped.
 
 pub mod agent;
+pub mod captured;
 pub mod clients;
 pub mod deps;
 pub mod log;
@@ -16,6 +17,7 @@ pub mod wait;
 pub mod wire;
 
 pub use agent::{Agent, AgentOptions};
+pub use captured::{capture, capture_with};
 pub use log::ServerLog;
 pub use record::Record;
 pub use server::{Server, ServerOptions};

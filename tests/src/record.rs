@@ -116,6 +116,16 @@ pub struct Gap {
     pub reason: String,
 }
 
+/// Where in the agent's data folder any of `words` stands: in a value of any table, or in the bytes of any file.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn find(folder: &Path, words: &[&str]) -> anyhow::Result<Vec<String>> {
+    let program = deps::client("find_in_record.py")?;
+    let found = deps::run(Command::new(deps::python()?).arg(program).arg(folder).args(words))?;
+    Ok(found.lines().map(str::to_owned).collect())
+}
+
 impl Record {
     /// Reads every table in the agent's data folder.
     ///
@@ -181,6 +191,24 @@ impl Record {
         let statement = found.next().with_context(|| format!("no statement with {part:?}"))?;
         ensure!(found.next().is_none(), "several statements with {part:?}");
         Ok(statement)
+    }
+
+    /// Checks what must hold for every session: the totals of its row are those of its other rows.
+    ///
+    /// # Errors
+    /// The first session for which they are not.
+    pub fn check_totals(&self) -> anyhow::Result<()> {
+        for session in &self.sessions {
+            let missing: u64 = self.gaps_of(session).iter().map(|gap| gap.length).sum();
+            ensure!(session.gap_bytes == missing, "gaps of {missing} bytes, but {session:?}");
+            let statements = self.statements_of(session);
+            ensure!(session.statements == statements.len() as u64, "{} rows, {session:?}", statements.len());
+            let within: u64 = statements.iter().map(|statement| statement.bytes_in).sum();
+            ensure!(within <= session.bytes_in, "statements of {within} bytes in {session:?}");
+            let without: u64 = statements.iter().map(|statement| statement.bytes_out).sum();
+            ensure!(without <= session.bytes_out, "replies of {without} bytes in {session:?}");
+        }
+        Ok(())
     }
 
     fn only(&self, what: &str, wanted: impl Fn(&Session) -> bool) -> anyhow::Result<&Session> {

@@ -2,7 +2,7 @@
 
 use tests::oracle::{Said, sessions};
 use tests::wire::Wire;
-use tests::{Server, ServerOptions, clients, script};
+use tests::{Server, ServerOptions, clients, deps, script};
 
 #[test]
 fn the_log_tells_every_statement_of_every_session() -> anyhow::Result<()> {
@@ -19,6 +19,20 @@ fn the_log_tells_every_statement_of_every_session() -> anyhow::Result<()> {
         matches!(executed.said, Said::Execute { .. })
             && executed.params.as_ref().is_some_and(|params| params.contains(&Some("it's, a 'test'".into())))
     }));
+    Ok(())
+}
+
+#[test]
+fn the_client_programs_run_without_the_agent() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    for program in ["asyncpg_workload.py", "node_workload.js"] {
+        assert!(clients::run(&server, program, &[])?.contains("done"));
+    }
+    let sql = std::fs::read_to_string(deps::client("every_type.sql")?)?;
+    server.psql(&sql)?;
+    for way in ["asyncpg", "psycopg-text", "psycopg-binary", "copy-text", "copy-csv", "copy-csv-options", "copy-binary"] {
+        clients::run(&server, "receive_rows.py", &[way])?;
+    }
     Ok(())
 }
 
