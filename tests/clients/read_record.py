@@ -24,6 +24,7 @@ QUERIES = {
 
 
 def read(folder: pathlib.Path) -> dict:
+    duckdb.sql("set TimeZone = 'UTC'")
     tables = {}
     for table, query in QUERIES.items():
         files = sorted(str(path) for path in (folder / table).glob("date=*/*.parquet"))

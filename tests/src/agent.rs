@@ -7,8 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use capture_common::counter;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::kernel::KernelSide;
 use crate::record::Record;
 use crate::server::Server;
 use crate::{deps, wait};
@@ -20,6 +22,7 @@ pub struct AgentOptions {
     config: String,
     data: Option<PathBuf>,
     expected: Option<usize>,
+    saying: Option<String>,
 }
 
 /// A running agent with a data folder of its own.
@@ -86,6 +89,13 @@ impl AgentOptions {
         self
     }
 
+    /// What the agent must say once it captures, if not how many servers.
+    #[must_use]
+    pub fn saying(mut self, words: &str) -> Self {
+        self.saying = Some(words.to_owned());
+        self
+    }
+
     /// Starts the agent and waits until every hook is attached.
     ///
     /// # Errors
@@ -112,7 +122,7 @@ impl AgentOptions {
             .context("cannot start the agent")?;
         let mut agent = Agent { process: Some(process), folder, data };
         let expected = self.expected.unwrap_or(self.servers.len());
-        agent.wait_for(&format!("capturing {expected} server"))?;
+        agent.wait_for(&self.saying.unwrap_or_else(|| format!("capturing {expected} server")))?;
         Ok(agent)
     }
 }
@@ -176,6 +186,35 @@ impl Agent {
         Ok(kibibytes * 1024)
     }
 
+    /// Its programs and maps in the kernel.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn kernel_side(&self) -> anyhow::Result<KernelSide> {
+        KernelSide::of(self.pid()?)
+    }
+
+    /// Events that the kernel side has handed to user space so far.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn kernel_events(&self) -> anyhow::Result<u64> {
+        self.kernel_side()?.counter(counter::EVENTS)
+    }
+
+    /// Waits until the agent has found the ring empty for a while.
+    ///
+    /// # Errors
+    /// That does not happen in time.
+    pub fn wait_drained(&self) -> anyhow::Result<()> {
+        let kernel = self.kernel_side()?;
+        let mut looks = 0;
+        wait::until("the agent to empty the ring", DRAIN, || {
+            looks = if kernel.reader_sleeps()? { looks + 1 } else { 0 };
+            Ok((looks == CALM).then_some(()))
+        })
+    }
+
     /// Stops it from running, as if it were starved of time (SIGSTOP), until [`Agent::resume`].
     ///
     /// # Errors
@@ -196,8 +235,16 @@ impl Agent {
     ///
     /// # Errors
     /// It exits otherwise or not at all, or the record cannot be read.
-    pub fn stop(mut self) -> anyhow::Result<Finished> {
+    pub fn stop(self) -> anyhow::Result<Finished> {
         self.signal(Signal::TERM)?;
+        self.stopped()
+    }
+
+    /// Expects that it drains and exits with 0 by itself, and reads what it recorded.
+    ///
+    /// # Errors
+    /// As [`Agent::stop`].
+    pub fn stopped(mut self) -> anyhow::Result<Finished> {
         let process = self.process.as_mut().context("the agent has ended")?;
         let status = wait::until("the agent to drain and exit", DRAIN, || Ok(process.try_wait()?));
         let stderr = self.stderr();
@@ -240,5 +287,13 @@ impl Drop for Agent {
     }
 }
 
+/// Looks in a row that must find the reader asleep: just after a stall it may only not have woken yet.
+const CALM: usize = 30;
 const SPEECH: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(120);
+
+/// A configuration line that makes the ring overflow soon.
+pub const SMALL_RING: &str = "ring_size = \"1MiB\"";
+
+/// A configuration that finishes files every second.
+pub const QUICK_ROTATION: &str = "rotate_seconds = 1";

@@ -8,6 +8,7 @@ pub mod agent;
 pub mod captured;
 pub mod clients;
 pub mod deps;
+pub mod kernel;
 pub mod log;
 pub mod oracle;
 pub mod record;

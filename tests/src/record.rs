@@ -106,14 +106,16 @@ pub struct ResultRow {
     pub values: Vec<Option<String>>,
 }
 
-/// A row of `gaps`.
+/// A row of `gaps`: bytes of a stream, or rows of a table, that are not in the record.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Gap {
-    pub session_id: String,
+    pub session_id: Option<String>,
     pub direction: String,
-    pub offset: u64,
-    pub length: u64,
+    pub offset: Option<u64>,
+    pub length: Option<u64>,
     pub reason: String,
+    pub lost_table: Option<String>,
+    pub lost_rows: Option<u64>,
 }
 
 /// Where in the agent's data folder any of `words` stands: in a value of any table, or in the bytes of any file.
@@ -178,7 +180,13 @@ impl Record {
 
     /// The session's gaps.
     pub fn gaps_of(&self, session: &Session) -> Vec<&Gap> {
-        self.gaps.iter().filter(|gap| gap.session_id == session.session_id).collect()
+        self.gaps.iter().filter(|gap| gap.session_id.as_ref() == Some(&session.session_id)).collect()
+    }
+
+    /// How many rows of `table` are declared as lost.
+    pub fn lost_rows(&self, table: &str) -> u64 {
+        let lost = self.gaps.iter().filter(|gap| gap.lost_table.as_deref() == Some(table));
+        lost.filter_map(|gap| gap.lost_rows).sum()
     }
 
     /// The only statement whose text contains `part`.
@@ -199,7 +207,9 @@ impl Record {
     /// The first session for which they are not.
     pub fn check_totals(&self) -> anyhow::Result<()> {
         for session in &self.sessions {
-            let missing: u64 = self.gaps_of(session).iter().map(|gap| gap.length).sum();
+            // What was captured and could not be stored is declared as rows.
+            let lost = self.gaps_of(session).into_iter().filter(|gap| gap.lost_table.is_none());
+            let missing: u64 = lost.filter_map(|gap| gap.length).sum();
             ensure!(session.gap_bytes == missing, "gaps of {missing} bytes, but {session:?}");
             let statements = self.statements_of(session);
             ensure!(session.statements == statements.len() as u64, "{} rows, {session:?}", statements.len());

@@ -29,6 +29,8 @@ pub struct Wire {
     pub received: u64,
     /// BackendKeyData: process id and secret key.
     pub key: Option<(u32, Vec<u8>)>,
+    /// What proved the client's identity: passwords, their hashes, SASL proofs.
+    pub secrets: Vec<String>,
     inbox: Vec<u8>,
     parsed: usize,
 }
@@ -200,17 +202,16 @@ impl Wire {
         self.until_ready()
     }
 
-    /// Takes `length` bytes from the socket, or all up to the server's close, and throws them away.
+    /// Passes over `length` bytes of messages, or all up to the server's close. Stops between two messages.
     ///
     /// # Errors
     /// The connection is broken.
     pub fn discard(&mut self, length: u64) -> anyhow::Result<()> {
-        let goal = self.received.saturating_add(length);
-        while self.received < goal {
-            self.inbox.clear();
-            self.parsed = 0;
-            if !self.fill()? {
-                break;
+        let mut discarded = 0;
+        while discarded < length {
+            match self.receive()? {
+                Some(message) => discarded += message.body.len() as u64 + 5,
+                None => break,
             }
         }
         Ok(())
@@ -258,12 +259,15 @@ impl Wire {
             Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
         };
         // A reset is an end as well: the server closed while bytes were on their way.
-        let _ = self.discard(u64::MAX);
+        while matches!(self.fill(), Ok(true)) {
+            self.inbox.clear();
+            self.parsed = 0;
+        }
         Ok(())
     }
 
     fn over(socket: Socket) -> Self {
-        Self { socket, sent: 0, received: 0, key: None, inbox: Vec::new(), parsed: 0 }
+        Self { socket, sent: 0, received: 0, key: None, secrets: Vec::new(), inbox: Vec::new(), parsed: 0 }
     }
 
     fn fill(&mut self) -> anyhow::Result<bool> {

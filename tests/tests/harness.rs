@@ -30,7 +30,15 @@ fn the_client_programs_run_without_the_agent() -> anyhow::Result<()> {
     }
     let sql = std::fs::read_to_string(deps::client("every_type.sql")?)?;
     server.psql(&sql)?;
-    for way in ["asyncpg", "psycopg-text", "psycopg-binary", "copy-text", "copy-csv", "copy-csv-options", "copy-binary"] {
+    for way in [
+        "asyncpg",
+        "psycopg-text",
+        "psycopg-binary",
+        "copy-text",
+        "copy-csv",
+        "copy-csv-options",
+        "copy-binary",
+    ] {
         clients::run(&server, "receive_rows.py", &[way])?;
     }
     Ok(())

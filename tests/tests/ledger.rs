@@ -31,12 +31,12 @@ fn every_byte_of_a_session_is_accounted_for() -> anyhow::Result<()> {
 
 #[test]
 fn one_call_of_many_megabytes_is_accounted_for() -> anyhow::Result<()> {
-    let mut counted = None;
+    let mut counted = Vec::new();
     let captured = capture(|server, _| {
         let mut wire = Wire::login(server, "large")?;
         wire.query("select repeat('x', 40000000)")?;
         wire.query(&format!("select length('{}')", "y".repeat(20_000_000)))?;
-        counted = Some(leave(wire)?);
+        counted.push(leave(wire)?);
         Ok(())
     })?;
     for (port, counted) in counted {
@@ -177,7 +177,10 @@ fn closes(session: &Session, counted: Counted) -> anyhow::Result<()> {
     let accounted = session.bytes_in + session.bytes_out + session.gap_bytes;
     let passed = counted.sent + counted.received;
     anyhow::ensure!(accounted == passed, "{accounted} bytes accounted for, {passed} passed: {session:?}");
-    anyhow::ensure!(session.gap_bytes > 0 || session.bytes_in == counted.sent, "bytes_in: {session:?}, {counted:?}");
+    anyhow::ensure!(
+        session.gap_bytes > 0 || session.bytes_in == counted.sent,
+        "bytes_in: {session:?}, {counted:?}"
+    );
     Ok(())
 }
 
@@ -208,15 +211,20 @@ fn back_in_step(record: &Record, session: &Session) -> anyhow::Result<()> {
         record
             .statements_of(session)
             .into_iter()
-            .filter(|statement| statement.complete && statement.sql.as_deref().is_some_and(|sql| sql.contains(part)))
+            .filter(|statement| {
+                statement.complete && statement.sql.as_deref().is_some_and(|sql| sql.contains(part))
+            })
             .count()
     };
     let (simple, pipelined) = (after("select 'after "), after("'pipelined after "));
     // The first round may still be the one that the stream gets back in step with.
-    anyhow::ensure!(simple >= 29 && pipelined >= 29 * 20, "{simple} and {pipelined} statements after the gap");
+    anyhow::ensure!(
+        simple >= 29 && pipelined >= 29 * 20,
+        "{simple} and {pipelined} statements after the gap"
+    );
     Ok(())
 }
 
 fn small_ring() -> AgentOptions {
-    AgentOptions::default().config("ring_size = \"1MiB\"")
+    AgentOptions::default().config(tests::agent::SMALL_RING)
 }

@@ -102,7 +102,8 @@ fn binary_parameters_read_as_the_server_prints_them() -> anyhow::Result<()> {
             .collect();
         assert_eq!(executed.len(), expected.len());
         for (statement, row) in executed.into_iter().zip(&expected) {
-            let params = statement.params.iter().flatten().map(|param| param.value.clone()).collect::<Vec<_>>();
+            let params =
+                statement.params.iter().flatten().map(|param| param.value.clone()).collect::<Vec<_>>();
             assert_eq!(&params, row, "parameters of {table}");
         }
     }
@@ -130,9 +131,7 @@ fn send_back(server: &Server, table: &str, oids: &[u32]) -> anyhow::Result<()> {
 }
 
 /// A captured server with the tables of `every_type.sql`, and how psql prints [`SELECT`].
-fn with_types(
-    workload: impl FnOnce(&Server) -> anyhow::Result<()>,
-) -> anyhow::Result<(Captured, Rows)> {
+fn with_types(workload: impl FnOnce(&Server) -> anyhow::Result<()>) -> anyhow::Result<(Captured, Rows)> {
     let mut expected = Rows::new();
     let captured = capture(|server, _| {
         server.psql(&std::fs::read_to_string(deps::client("every_type.sql")?)?)?;
@@ -146,7 +145,20 @@ fn with_types(
 /// What psql prints for `sql`, cut at separators that no value holds.
 fn printed(server: &Server, sql: &str) -> anyhow::Result<Rows> {
     let mut psql: Command = server.program("psql")?;
-    let text = deps::run(psql.args(["-X", "-q", "-A", "-t", "-F", "\x01", "-R", "\x02", "-P", "null=\x03", "-c", sql]))?;
+    let text = deps::run(psql.args([
+        "-X",
+        "-q",
+        "-A",
+        "-t",
+        "-F",
+        "\x01",
+        "-R",
+        "\x02",
+        "-P",
+        "null=\x03",
+        "-c",
+        sql,
+    ]))?;
     let value = |text: &str| (text != "\x03").then(|| text.to_owned());
     let rows = text.trim_end_matches('\n').split('\x02');
     Ok(rows.map(|row| row.split('\x01').map(value).collect()).collect())
@@ -161,10 +173,12 @@ fn run(server: &Server, way: &str) -> anyhow::Result<String> {
 /// The statement of a client whose text contains `part`.
 fn statement_of<'r>(record: &'r Record, application: &str, part: &str) -> anyhow::Result<&'r Statement> {
     let session = record.session_named(application)?;
-    let mut found = record.statements_of(session).into_iter().filter(|statement| {
-        statement.sql.as_deref().is_some_and(|sql| sql.contains(part))
-    });
-    let statement = found.next().ok_or_else(|| anyhow::anyhow!("{application} has no statement with {part}"))?;
+    let mut found = record
+        .statements_of(session)
+        .into_iter()
+        .filter(|statement| statement.sql.as_deref().is_some_and(|sql| sql.contains(part)));
+    let statement =
+        found.next().ok_or_else(|| anyhow::anyhow!("{application} has no statement with {part}"))?;
     anyhow::ensure!(found.next().is_none(), "{application} has several statements with {part}");
     Ok(statement)
 }

@@ -26,7 +26,8 @@ fn psql_over_tcp_and_unix_sockets() -> anyhow::Result<()> {
         Ok(())
     })?;
     equal(&captured, 30)?;
-    let transports: Vec<_> = captured.record().sessions.iter().map(|session| session.transport.as_str()).collect();
+    let transports: Vec<_> =
+        captured.record().sessions.iter().map(|session| session.transport.as_str()).collect();
     assert_eq!(transports, ["tcp", "tcp", "unix"]);
     Ok(())
 }
@@ -127,13 +128,13 @@ fn pgbench(mode: &str, over_unix: bool) -> anyhow::Result<()> {
 }
 
 async fn tokio_postgres_workload(server: &Server) -> anyhow::Result<()> {
-    let parameters = format!(
-        "host=127.0.0.1 port={} user=postgres dbname=postgres application_name=tokio",
-        server.port()
-    );
+    let parameters =
+        format!("host=127.0.0.1 port={} user=postgres dbname=postgres application_name=tokio", server.port());
     let (client, connection) = tokio_postgres::connect(&parameters, tokio_postgres::NoTls).await?;
     let connection = tokio::spawn(connection);
-    client.batch_execute("create table tokio_rows (id int primary key, name text); select 1; select 2").await?;
+    client
+        .batch_execute("create table tokio_rows (id int primary key, name text); select 1; select 2")
+        .await?;
     let insert = client.prepare("insert into tokio_rows values ($1, $2)").await?;
     for id in 0..50_i32 {
         client.execute(&insert, &[&id, &format!("it's row {id}")]).await?;

@@ -19,10 +19,15 @@ pub(super) fn authenticate(wire: &mut Wire, user: &str, password: &str) -> anyho
         };
         match kind {
             0 => return Ok(()),
-            3 => wire.send(&frontend::text(b'p', password))?,
+            3 => {
+                wire.secrets.push(password.to_owned());
+                wire.send(&frontend::text(b'p', password))?;
+            }
             5 => {
                 let salt: [u8; 4] = rest.try_into().context("the salt of MD5 has four bytes")?;
-                wire.send(&frontend::text(b'p', &md5_hash(user.as_bytes(), password.as_bytes(), salt)))?;
+                let hash = md5_hash(user.as_bytes(), password.as_bytes(), salt);
+                wire.send(&frontend::text(b'p', &hash))?;
+                wire.secrets.push(hash);
             }
             10 => {
                 let exchange =
@@ -33,9 +38,21 @@ pub(super) fn authenticate(wire: &mut Wire, user: &str, password: &str) -> anyho
                 let exchange = scram.as_mut().context("SASL continues before it began")?;
                 exchange.update(rest)?;
                 wire.send(&frontend::message(b'p', exchange.message()))?;
+                remember(wire, exchange.message());
+                remember(wire, rest);
             }
-            12 => scram.as_mut().context("SASL ends before it began")?.finish(rest)?,
+            12 => {
+                remember(wire, rest);
+                scram.as_mut().context("SASL ends before it began")?.finish(rest)?;
+            }
             other => bail!("authentication request {other} is not known here"),
         }
     }
+}
+
+/// The attributes of a SCRAM message (RFC 5802, section 5.1): nonce, salt, proof, verifier.
+fn remember(wire: &mut Wire, message: &[u8]) {
+    let text = String::from_utf8_lossy(message);
+    let values = text.split(',').filter_map(|attribute| attribute.split_once('='));
+    wire.secrets.extend(values.filter(|(_, value)| value.len() > 12).map(|(_, value)| value.to_owned()));
 }

@@ -1,0 +1,78 @@
+//! The agent's programs and maps in the kernel, looked at from outside.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use anyhow::{Context, ensure};
+use aya::maps::{Array, Map, MapData, MapInfo, PerCpuArray};
+use aya::programs::loaded_programs;
+
+/// What a process has loaded into the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelSide {
+    /// Ids of its maps.
+    pub maps: BTreeSet<u32>,
+    /// Ids of its programs.
+    pub programs: BTreeSet<u32>,
+}
+
+impl KernelSide {
+    /// The maps and programs that `pid` holds a descriptor of.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn of(pid: u32) -> anyhow::Result<Self> {
+        let mut side = Self::default();
+        for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+            // A descriptor may be closed meanwhile.
+            let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
+            side.maps.extend(id(&text, "map_id:"));
+            side.programs.extend(id(&text, "prog_id:"));
+        }
+        Ok(side)
+    }
+
+    /// How many of its programs the kernel still holds.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn programs_left(&self) -> anyhow::Result<usize> {
+        let mut left = 0;
+        for program in loaded_programs() {
+            left += usize::from(self.programs.contains(&program?.id()));
+        }
+        Ok(left)
+    }
+
+    /// A counter of the kernel side, summed over all CPUs: an index of `capture_common::counter`.
+    ///
+    /// # Errors
+    /// The map is not there.
+    pub fn counter(&self, index: u32) -> anyhow::Result<u64> {
+        let counters = PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(self.map("COUNTERS")?))?;
+        Ok(counters.get(&index, 0)?.iter().sum())
+    }
+
+    /// Whether the reader found the ring empty and went to sleep.
+    ///
+    /// # Errors
+    /// The map is not there.
+    pub fn reader_sleeps(&self) -> anyhow::Result<bool> {
+        let reader = Array::<_, u32>::try_from(Map::Array(self.map("READER")?))?;
+        Ok(reader.get(&0, 0)? == 1)
+    }
+
+    fn map(&self, name: &str) -> anyhow::Result<MapData> {
+        ensure!(!self.maps.is_empty(), "the agent holds no map");
+        for id in &self.maps {
+            if MapInfo::from_id(*id)?.name_as_str() == Some(name) {
+                return Ok(MapData::from_id(*id)?);
+            }
+        }
+        None.with_context(|| format!("the agent has no map {name}"))
+    }
+}
+
+fn id(text: &str, name: &str) -> Option<u32> {
+    text.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
+}

@@ -1,0 +1,141 @@
+//! How the agent starts and stops, and what it leaves behind.
+
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tests::wire::Wire;
+use tests::{Agent, AgentOptions, Server, deps, oracle, wait};
+
+#[test]
+fn a_stop_under_load_drains_and_leaves_no_hook() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let agent = Agent::start(&server)?;
+    let kernel = agent.kernel_side()?;
+    assert!(!kernel.programs.is_empty());
+    let mut wire = Wire::login(&server, "loaded")?;
+    for number in 0..2_000 {
+        wire.query(&format!("select {number}"))?;
+    }
+    let finished = agent.stop()?;
+    let session = finished.record.session_named("loaded")?;
+    assert_eq!(finished.record.statements_of(session).len(), 2_000);
+    assert_eq!(session.ended_at, None, "the session is still open");
+    gone(&kernel)?;
+    // The server and its session never noticed.
+    wire.query("select 'still here'")?;
+    wire.terminate()
+}
+
+#[test]
+fn a_killed_agent_leaves_no_hook() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let agent = Agent::start(&server)?;
+    let kernel = agent.kernel_side()?;
+    assert!(kernel.programs_left()? > 0);
+    agent.kill()?;
+    gone(&kernel)
+}
+
+#[test]
+fn a_later_row_supersedes_that_of_a_session_that_was_open_at_the_stop() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let data = tempfile::tempdir()?;
+    let start = || AgentOptions::default().server(&server).data(data.path()).start();
+    let first = start()?;
+    let mut wire = Wire::login(&server, "across")?;
+    wire.query("select 'first agent'")?;
+    let before = first.stop()?.record;
+    let open = before.session_named("across")?;
+    assert_eq!((open.ended_at.as_deref(), open.statements), (None, 1));
+    // Nobody watches.
+    wire.query("select 'nobody'")?;
+    let second = start()?;
+    wire.query("select 'second agent'")?;
+    wire.terminate()?;
+    server.wait_idle()?;
+    let record = second.stop()?.record;
+    record.statement_with("'first agent'")?;
+    let statement = record.statement_with("'second agent'")?;
+    let session = record.sessions.iter().find(|session| session.session_id == statement.session_id);
+    assert!(session.is_some_and(|session| session.partial && session.ended_at.is_some()), "{session:?}");
+    assert!(record.statement_with("'nobody'").is_err());
+    Ok(())
+}
+
+#[test]
+fn a_statement_that_runs_at_the_stop_is_in_flight() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let agent = Agent::start(&server)?;
+    let mut wire = Wire::login(&server, "in flight")?;
+    wire.send(&tests::wire::frontend::query("select pg_sleep(60)"))?;
+    let asleep = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'";
+    wait::until("the statement to run", Duration::from_secs(10), || {
+        Ok((server.psql(asleep)?.trim() == "1").then_some(()))
+    })?;
+    let record = agent.stop()?.record;
+    let statement = record.statement_with("pg_sleep(60)")?;
+    assert_eq!((statement.status.as_str(), statement.duration_us), ("in_flight", None));
+    Ok(())
+}
+
+#[test]
+fn an_interrupt_stops_it_as_well() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let agent = Agent::start(&server)?;
+    server.psql("select 'interrupted'")?;
+    server.wait_idle()?;
+    let pid = Pid::from_raw(i32::try_from(agent.pid()?)?).ok_or_else(|| anyhow::anyhow!("no process"))?;
+    kill_process(pid, Signal::INT)?;
+    agent.stopped()?.record.statement_with("'interrupted'")?;
+    Ok(())
+}
+
+#[test]
+fn agents_can_share_a_server() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let (one, two) = (Agent::start(&server)?, Agent::start(&server)?);
+    server.psql("select 'seen twice'")?;
+    server.wait_idle()?;
+    let (one, two) = (one.stop()?, two.stop()?);
+    let log = server.stop()?;
+    oracle::compare(&log, &one.record)?;
+    oracle::compare(&log, &two.record)?;
+    Ok(())
+}
+
+#[test]
+fn a_wrong_command_line_is_refused_with_words() -> anyhow::Result<()> {
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), "data_dir = 7\nno_such_setting = 1\n")?;
+    let config = file.path().display().to_string();
+    for arguments in [
+        vec!["run", "--server", "everything"],
+        vec!["run", "--config", "/nowhere/capture.toml"],
+        vec!["run", "--config", &config],
+        vec!["run", "--data-dir", "/proc/capture"],
+    ] {
+        let output = Command::new(deps::agent()?).args(&arguments).output()?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{arguments:?} was accepted");
+        assert!(!words.contains("panicked") && words.len() > 20, "{arguments:?}: {words}");
+    }
+    Ok(())
+}
+
+#[test]
+fn doctor_reports_on_this_machine() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let said = deps::run(Command::new(deps::agent()?).arg("doctor"))?;
+    for word in ["kernel", "BTF", &server.port().to_string()] {
+        assert!(said.contains(word), "no word of {word}:\n{said}");
+    }
+    Ok(())
+}
+
+/// The kernel frees programs a moment after their last descriptor is closed.
+fn gone(kernel: &tests::kernel::KernelSide) -> anyhow::Result<()> {
+    wait::until("the kernel to drop the hooks", Duration::from_secs(10), || {
+        Ok((kernel.programs_left()? == 0).then_some(()))
+    })
+}

@@ -1,0 +1,226 @@
+//! When the disk fails: a clear error, capture goes on, what is lost is declared, recording resumes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+use tests::wire::Wire;
+use tests::{AgentOptions, Record, Server, clients, deps, oracle, wait};
+
+#[test]
+fn a_full_disk_loses_rows_and_says_so() -> anyhow::Result<()> {
+    let disk = SmallDisk::mount("512k")?;
+    let server = Server::start()?;
+    let mut agent = rotating().server(&server).data(&disk.folder).start()?;
+    let mut wire = Wire::login(&server, "full disk")?;
+    let mut sent = 0;
+    for _ in 0..20 {
+        sent += fill(&mut wire, 100)?;
+        wait::pause(Duration::from_millis(50));
+    }
+    agent.wait_for("No space left on device")?;
+    disk.grow("256m")?;
+    recovers(&mut wire, &disk.folder)?;
+    wire.terminate()?;
+    server.wait_idle()?;
+    let record = agent.stop()?.record;
+    let session = record.session_named("full disk")?;
+    let stored = record.statements_of(session).len() as u64;
+    let lost = record.lost_rows("statements");
+    assert!(lost > 0 && stored > 0, "{stored} stored, {lost} lost of {sent}");
+    // Statements of the other sessions that looked for recovery are stored in time.
+    assert_eq!(stored + lost, session.statements, "{:#?}", record.gaps);
+    assert!(session.statements >= sent);
+    Ok(())
+}
+
+#[test]
+fn a_removed_folder_is_made_again() -> anyhow::Result<()> {
+    let parent = tempfile::tempdir()?;
+    let data = parent.path().join("data");
+    let server = Server::start()?;
+    let agent = rotating().server(&server).data(&data).start()?;
+    let mut wire = Wire::login(&server, "removed folder")?;
+    fill(&mut wire, 10)?;
+    wait_for_files(&data)?;
+    fs::remove_dir_all(&data)?;
+    fill(&mut wire, 10)?;
+    recovers(&mut wire, &data)?;
+    wire.terminate()?;
+    server.wait_idle()?;
+    let record = agent.stop()?.record;
+    record.session_named("removed folder")?;
+    Ok(())
+}
+
+#[test]
+fn an_unwritable_folder_is_named_and_does_not_stop_capture() -> anyhow::Result<()> {
+    let disk = SmallDisk::mount("64m")?;
+    let server = Server::start()?;
+    let mut agent = rotating().server(&server).data(&disk.folder).start()?;
+    let mut wire = Wire::login(&server, "read only")?;
+    fill(&mut wire, 10)?;
+    wait_for_files(&disk.folder)?;
+    disk.set_read_only(true)?;
+    fill(&mut wire, 10)?;
+    agent.wait_for(&disk.folder.display().to_string())?;
+    agent.wait_for("Read-only file system")?;
+    disk.set_read_only(false)?;
+    recovers(&mut wire, &disk.folder)?;
+    wire.terminate()?;
+    server.wait_idle()?;
+    let record = agent.stop()?.record;
+    let session = record.session_named("read only")?;
+    let stored = record.statements_of(session).len() as u64;
+    assert_eq!(stored + record.lost_rows("statements"), session.statements);
+    Ok(())
+}
+
+#[test]
+fn no_reader_ever_meets_a_broken_file() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let agent = rotating().server(&server).start()?;
+    let mut reader = clients::command("read_forever.py")?
+        .arg(agent.data())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut wire = Wire::login(&server, "rotated")?;
+    for _ in 0..60 {
+        fill(&mut wire, 200)?;
+        wait::pause(Duration::from_millis(50));
+    }
+    wire.terminate()?;
+    server.wait_idle()?;
+    let files = parquet_files(agent.data())?.len();
+    let finished = agent.stop()?;
+    drop(reader.stdin.take());
+    let output = reader.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    anyhow::ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(files >= 4, "only {files} files: rotation did not happen");
+    assert!(said.trim().parse::<u64>()? > 10, "the reader read {said}");
+    // And nothing got lost between two files.
+    oracle::compare(&server.stop()?, &finished.record)?;
+    assert!(leftovers(&finished.data)?.is_empty(), "{:?}", leftovers(&finished.data)?);
+    Ok(())
+}
+
+#[test]
+fn a_killed_agent_leaves_only_whole_files() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let data = tempfile::tempdir()?;
+    let agent = rotating().server(&server).data(data.path()).start()?;
+    let mut wire = Wire::login(&server, "killed")?;
+    for _ in 0..20 {
+        fill(&mut wire, 200)?;
+        wait::pause(Duration::from_millis(100));
+    }
+    agent.kill()?;
+    let before = Record::read(data.path())?.statements.len();
+    assert!(before > 0);
+    // The next agent does not stumble over what the first left behind.
+    let agent = rotating().server(&server).data(data.path()).start()?;
+    wire.query("select 'after the kill'")?;
+    wire.terminate()?;
+    server.wait_idle()?;
+    let record = agent.stop()?.record;
+    record.statement_with("after the kill")?;
+    assert_eq!(record.statements.len(), before + 1);
+    assert!(leftovers(data.path())?.is_empty(), "{:?}", leftovers(data.path())?);
+    Ok(())
+}
+
+/// Statements that do not compress well; yields how many.
+fn fill(wire: &mut Wire, statements: u64) -> anyhow::Result<u64> {
+    for _ in 0..statements {
+        wire.query("select md5(random()::text), md5(random()::text) || md5(random()::text) from generate_series(1, 20)")?;
+    }
+    Ok(statements)
+}
+
+/// Works on until the record holds a statement that was sent after the disk was repaired.
+fn recovers(wire: &mut Wire, data: &Path) -> anyhow::Result<()> {
+    wire.query("select 'after the repair'")?;
+    wait::until("the record to resume", Duration::from_secs(40), || {
+        wire.query("select 'still after the repair'")?;
+        wait::pause(Duration::from_millis(200));
+        Ok(Record::read(data)?
+            .statements
+            .iter()
+            .any(|row| row.sql.as_deref() == Some("select 'after the repair'"))
+            .then_some(()))
+    })
+}
+
+fn wait_for_files(data: &Path) -> anyhow::Result<()> {
+    wait::until("the first files", Duration::from_secs(20), || {
+        Ok((!parquet_files(data)?.is_empty()).then_some(()))
+    })
+}
+
+fn parquet_files(data: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    Ok(files(data)?.into_iter().filter(|path| path.extension().is_some_and(|end| end == "parquet")).collect())
+}
+
+/// Files that are not tables: drafts that nobody will finish.
+fn leftovers(data: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    Ok(files(data)?.into_iter().filter(|path| path.extension().is_none_or(|end| end != "parquet")).collect())
+}
+
+fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(found) };
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path)?);
+        } else {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+fn rotating() -> AgentOptions {
+    AgentOptions::default().config(tests::agent::QUICK_ROTATION)
+}
+
+/// A file system of a given size in memory.
+struct SmallDisk {
+    folder: PathBuf,
+    _parent: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    fn mount(size: &str) -> anyhow::Result<Self> {
+        deps::require_root()?;
+        let parent = tempfile::tempdir()?;
+        let folder = parent.path().join("disk");
+        fs::create_dir(&folder)?;
+        mount("tmpfs", &folder, "tmpfs", MountFlags::empty(), Some(options(size)?.as_c_str()))?;
+        Ok(Self { folder, _parent: parent })
+    }
+
+    fn grow(&self, size: &str) -> anyhow::Result<()> {
+        Ok(mount_remount(&self.folder, MountFlags::empty(), options(size)?.as_c_str())?)
+    }
+
+    fn set_read_only(&self, read_only: bool) -> anyhow::Result<()> {
+        let flags = if read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+        Ok(mount_remount(&self.folder, flags, c"")?)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = unmount(&self.folder, UnmountFlags::DETACH);
+    }
+}
+
+fn options(size: &str) -> anyhow::Result<std::ffi::CString> {
+    Ok(std::ffi::CString::new(format!("size={size}"))?)
+}
