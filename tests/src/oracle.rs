@@ -4,6 +4,7 @@
 mod compare;
 mod executed;
 mod parameters;
+mod text;
 
 pub use compare::{Comparison, compare};
 pub use executed::{Executed, Said, Session, sessions};

@@ -44,6 +44,33 @@ fn the_client_programs_run_without_the_agent() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The server logs a duration for each thing that it executed without an error: the oracle knows all of them.
+#[test]
+fn the_oracle_knows_every_statement_that_the_server_timed() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    for program in ["psycopg_workload.py", "asyncpg_workload.py", "node_workload.js"] {
+        clients::run(&server, program, &[])?;
+    }
+    deps::run(server.program("psql")?.args(["-X", "-q", "-f"]).arg(deps::client("objects.sql")?))?;
+    deps::run(&mut server.program("pg_dump")?)?;
+    for mode in ["simple", "extended", "prepared"] {
+        deps::run(server.program("pgbench")?.args(["-i", "-q"]))?;
+        deps::run(server.program("pgbench")?.args(["-n", "-M", mode, "-t", "20"]))?;
+    }
+    server.wait_idle()?;
+    let log = server.stop()?;
+    let timed = log
+        .entries
+        .iter()
+        .filter(|entry| entry.message.starts_with("duration: ") && entry.message.ends_with(" ms"))
+        .count();
+    let sessions = sessions(&log);
+    let executed = sessions.iter().flat_map(|session| &session.executed);
+    assert_eq!(executed.filter(|executed| executed.error.is_none()).count(), timed);
+    assert!(timed > 1_000, "the workload did less than it should: {timed}");
+    Ok(())
+}
+
 #[test]
 fn the_kernel_counts_what_the_raw_client_counts() -> anyhow::Result<()> {
     let server = Server::start()?;

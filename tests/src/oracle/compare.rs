@@ -3,6 +3,7 @@
 use anyhow::{bail, ensure};
 
 use super::executed::{Executed, Said, Session, sessions};
+use super::text::{find_statement, same_text, same_value, skip_separators};
 use crate::log::ServerLog;
 use crate::record::{self, Record, Statement};
 
@@ -235,97 +236,9 @@ fn errors(executed: &Executed, rows: &[&Statement]) -> anyhow::Result<()> {
     }
 }
 
-/// What follows `sql` in `text`, which starts with separators and then `sql`.
-fn find_statement<'t>(text: &'t str, sql: &str) -> Option<&'t str> {
-    let mut rest = text;
-    loop {
-        if let Some(after) = rest.strip_prefix(sql) {
-            return Some(after);
-        }
-        rest = skip_one_separator(rest)?;
-    }
-}
-
-fn skip_separators(text: &str) -> &str {
-    let mut rest = text;
-    while let Some(after) = skip_one_separator(rest) {
-        rest = after;
-    }
-    rest
-}
-
-/// One white-space character, semicolon or comment; block comments nest.
-fn skip_one_separator(text: &str) -> Option<&str> {
-    if let Some(comment) = text.strip_prefix("--") {
-        return Some(comment.find('\n').map_or("", |end| &comment[end..]));
-    }
-    if text.starts_with("/*") {
-        let mut depth = 0_usize;
-        let mut rest = text;
-        loop {
-            if let Some(after) = rest.strip_prefix("/*") {
-                depth += 1;
-                rest = after;
-            } else if let Some(after) = rest.strip_prefix("*/") {
-                depth -= 1;
-                rest = after;
-                if depth == 0 {
-                    return Some(rest);
-                }
-            } else {
-                rest = rest.get(rest.chars().next()?.len_utf8()..)?;
-            }
-        }
-    }
-    text.strip_prefix(|c: char| c == ';' || c.is_ascii_whitespace())
-}
-
-fn same_text(left: &str, right: &str) -> bool {
-    left.trim().trim_end_matches(';') == right.trim().trim_end_matches(';')
-}
-
-/// The log prints a parameter as its type prints it, the record as the client wrote it: the same value may look
-/// different for booleans and floating-point numbers. Everything else must be equal to the letter.
-fn same_value(type_oid: u32, recorded: Option<&str>, logged: Option<&str>) -> bool {
-    if recorded == logged {
-        return true;
-    }
-    let (Some(recorded), Some(logged)) = (recorded, logged) else { return false };
-    match type_oid {
-        BOOL => recorded.eq_ignore_ascii_case(if logged == "t" { "true" } else { "false" }),
-        FLOAT4 | FLOAT8 => {
-            let number = |text: &str| text.trim().parse::<f64>().ok();
-            number(recorded).is_some() && number(recorded) == number(logged)
-        }
-        _ => false,
-    }
-}
-
 /// Differences that a failure message shows.
 const SHOWN: usize = 12;
 
-/// `src/include/catalog/pg_type.dat`.
-const BOOL: u32 = 16;
-const FLOAT4: u32 = 700;
-const FLOAT8: u32 = 701;
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statements_of_a_query_string_follow_each_other() {
-        let rest = find_statement("  -- a comment; really\n select 1 ; select 2", "select 1").unwrap();
-        assert_eq!(find_statement(rest, "select 2"), Some(""));
-        assert_eq!(find_statement("x select 1", "select 1"), None);
-        assert_eq!(skip_separators(" ;; /* a /* b */ c */ -- d"), "");
-    }
-
-    #[test]
-    fn a_value_is_the_same_only_as_its_type_reads_it() {
-        assert!(same_value(BOOL, Some("true"), Some("t")));
-        assert!(same_value(FLOAT8, Some("1.0"), Some("1")));
-        assert!(!same_value(25, Some("1.0"), Some("1")));
-        assert!(!same_value(25, Some(""), None));
-    }
-}
+#[path = "compare_tests.rs"]
+mod tests;
