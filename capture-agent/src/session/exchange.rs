@@ -198,6 +198,8 @@ pub struct RowValues<'a> {
     pub seq: u64,
     /// 0-based number of the row in the statement.
     pub row: u64,
+    /// The statement's [`Exchange::started_at`]: rows are filed under their statement's date.
+    pub started_at: Micros,
     /// The columns, as far as they are known. May be shorter than the row.
     pub columns: &'a [Column],
     /// The values.
