@@ -66,8 +66,35 @@ pub static SERVERS: Metric = Metric::gauge("capture_followed_servers", "Servers 
 /// Sessions that are open.
 pub static SESSIONS: Metric = Metric::gauge("capture_open_sessions", "Sessions that are open");
 
+/// Rows that stand in complete files.
+pub static RECORDED_ROWS: Metric =
+    Metric::counter("capture_recorded_rows_total", "Rows of the record in complete files");
+/// Rows that were captured but could not be stored.
+pub static LOST_ROWS: Metric = Metric::counter(
+    "capture_lost_rows_total",
+    "Rows of the record that could not be stored; declared in gaps with reason storage",
+);
+/// Complete files.
+pub static RECORDED_FILES: Metric =
+    Metric::counter("capture_recorded_files_total", "Files of the record that are complete");
+/// Attempts to write the record that failed.
+pub static STORAGE_ERRORS: Metric =
+    Metric::counter("capture_storage_errors_total", "Attempts to write the record that failed");
+
 /// All of them.
-pub static ALL: &[&Metric] = &[&EVENTS, &BYTES, &LOST_EVENTS, &LOST_BYTES, &UNTRACKED, &SERVERS, &SESSIONS];
+pub static ALL: &[&Metric] = &[
+    &EVENTS,
+    &BYTES,
+    &LOST_EVENTS,
+    &LOST_BYTES,
+    &UNTRACKED,
+    &SERVERS,
+    &SESSIONS,
+    &RECORDED_ROWS,
+    &LOST_ROWS,
+    &RECORDED_FILES,
+    &STORAGE_ERRORS,
+];
 
 /// All values in the Prometheus text format.
 pub fn render() -> String {
