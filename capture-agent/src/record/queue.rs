@@ -1,0 +1,131 @@
+//! The bounded queue between the reader thread and the writer thread.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::batch::Batch;
+use super::loss::{Loss, Losses};
+
+/// Batches on their way to the disk, bounded by their bytes.
+///
+/// `held <= capacity`, or one batch alone is larger than that.
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// There is a batch, or no more will come.
+    filled: Condvar,
+    /// There may be room, or storage failed.
+    emptied: Condvar,
+    capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    batches: VecDeque<Batch>,
+    /// Bytes of `batches` and of the batch that the writer works on.
+    held: usize,
+    closed: bool,
+    failing: bool,
+    losses: Losses,
+}
+
+/// What the writer finds in the queue.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Rows to write. Followed by [`Queue::done`].
+    Batch(Box<Batch>),
+    /// Nothing, in the time that it was given.
+    Nothing,
+    /// Nothing, and no more will come.
+    Closed,
+}
+
+impl Queue {
+    /// An empty queue for this many bytes.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { state: Mutex::default(), filled: Condvar::new(), emptied: Condvar::new(), capacity }
+    }
+
+    /// Hands a batch to the writer, and waits for room, at most `patience`. What finds none is lost, and noted as
+    /// such; returns the number of lost rows.
+    pub(super) fn push(&self, batch: Batch, patience: Duration) -> u64 {
+        let state = self.lock();
+        let crowded = |state: &mut State| {
+            state.held > 0 && state.held + batch.bytes > self.capacity && !state.failing && !state.closed
+        };
+        let (mut state, _) =
+            self.emptied.wait_timeout_while(state, patience, crowded).unwrap_or_else(PoisonError::into_inner);
+        if state.closed || (state.held > 0 && state.held + batch.bytes > self.capacity) {
+            state.losses.add(&batch.stake);
+            return Loss::rows_of(batch.table, &batch.stake);
+        }
+        state.held += batch.bytes;
+        state.batches.push_back(batch);
+        drop(state);
+        self.filled.notify_one();
+        0
+    }
+
+    /// The next batch, as soon as there is one.
+    pub(super) fn next(&self, patience: Duration) -> Next {
+        let empty = |state: &mut State| state.batches.is_empty() && !state.closed;
+        let (mut state, _) = self
+            .filled
+            .wait_timeout_while(self.lock(), patience, empty)
+            .unwrap_or_else(PoisonError::into_inner);
+        match state.batches.pop_front() {
+            Some(batch) => Next::Batch(Box::new(batch)),
+            None if state.closed => Next::Closed,
+            None => Next::Nothing,
+        }
+    }
+
+    /// The writer no longer holds a batch of this many bytes.
+    pub(super) fn done(&self, bytes: usize) {
+        let mut state = self.lock();
+        state.held = state.held.saturating_sub(bytes);
+        drop(state);
+        self.emptied.notify_one();
+    }
+
+    /// No more batches will come.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.filled.notify_one();
+        self.emptied.notify_one();
+    }
+
+    /// Waits for [`Queue::close`], at most `patience`. Returns whether it came.
+    pub(super) fn wait_closed(&self, patience: Duration) -> bool {
+        let open = |state: &mut State| !state.closed;
+        let (state, _) = self
+            .filled
+            .wait_timeout_while(self.lock(), patience, open)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.closed
+    }
+
+    /// Whether storage fails: then nobody waits for room.
+    pub(super) fn set_failing(&self, failing: bool) {
+        self.lock().failing = failing;
+        self.emptied.notify_one();
+    }
+
+    /// Works on what is lost and not declared yet; none while storage fails, since the declaration would be lost
+    /// as well.
+    pub(super) fn declarable<T>(&self, work: impl FnOnce(&mut Losses) -> T) -> Option<T> {
+        let mut state = self.lock();
+        (!state.failing && !state.losses.is_empty()).then(|| work(&mut state.losses))
+    }
+
+    /// Works on what is lost and not declared yet.
+    pub(super) fn losses<T>(&self, work: impl FnOnce(&mut Losses) -> T) -> T {
+        work(&mut self.lock().losses)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // State is consistent after each statement that changes it, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

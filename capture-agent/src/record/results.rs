@@ -1,0 +1,164 @@
+//! Rows of `results`.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringBuilder};
+use arrow::error::ArrowError;
+
+use super::labels::{Labels, text_bytes};
+use super::lists::TextLists;
+use super::loss::{Loss, Stake};
+use super::sessions::{number, numbers};
+use super::table::Table;
+use crate::session::value::{Encoding, write_text};
+use crate::session::{Column, Direction, RowValues, SessionInfo, Values};
+
+/// Builds the table `results`.
+#[derive(Debug)]
+pub(super) struct Results {
+    session_id: StringBuilder,
+    seq: Vec<i64>,
+    row: Vec<i64>,
+    values: TextLists,
+    stake: Stake,
+}
+
+impl Results {
+    pub(super) fn new() -> Self {
+        Self {
+            session_id: StringBuilder::new(),
+            seq: Vec::new(),
+            row: Vec::new(),
+            values: TextLists::new(true),
+            stake: Stake::default(),
+        }
+    }
+
+    /// Appends a row of a result.
+    pub(super) fn append(&mut self, labels: &Labels, session: &SessionInfo, row: &RowValues<'_>) {
+        self.session_id.append_value(labels.id());
+        self.seq.push(number(row.seq));
+        self.row.push(number(row.row));
+        let encoding = session.client_encoding;
+        let column = self.values.elements();
+        match row.values {
+            Values::DataRow(body) => {
+                let mut columns = row.columns.iter();
+                for value in DataRow::new(body) {
+                    append_value(column, columns.next(), value, encoding, 0);
+                }
+            }
+            Values::Fields { fields, binary } => {
+                let mut columns = row.columns.iter();
+                for value in fields {
+                    append_value(column, columns.next(), *value, encoding, i16::from(binary));
+                }
+            }
+        }
+        self.values.end_row();
+        self.stake.note(Loss {
+            session: Some(session.origin.id),
+            table: Table::Results,
+            direction: Direction::Backend,
+            range: None,
+            statements: Some((row.seq, row.seq)),
+            rows: 1,
+            at: row.started_at,
+        });
+    }
+
+    /// Rows so far.
+    pub(super) fn len(&self) -> usize {
+        self.seq.len()
+    }
+
+    /// Memory in use, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.values.bytes() + text_bytes(&self.session_id) + self.len() * 48
+    }
+
+    /// The rows, what is lost if they are, and an empty table in their place.
+    pub(super) fn finish(&mut self) -> Result<(RecordBatch, Vec<Loss>), ArrowError> {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(self.session_id.finish()),
+            numbers(&mut self.seq),
+            numbers(&mut self.row),
+            self.values.finish()?,
+        ];
+        Ok((RecordBatch::try_new(Table::Results.schema(), columns)?, self.stake.take()))
+    }
+}
+
+/// Appends one value. Its format is its column's, or `format` if the column is not known.
+fn append_value(
+    out: &mut StringBuilder,
+    column: Option<&Column>,
+    value: Option<&[u8]>,
+    encoding: Encoding,
+    format: i16,
+) {
+    match value {
+        None => out.append_null(),
+        Some(bytes) => {
+            let (type_oid, format) = column.map_or((0, format), |column| (column.type_oid, column.format));
+            // Writing to a builder does not fail.
+            let _ = write_text(type_oid, format, bytes, encoding, out);
+            out.append_value("");
+        }
+    }
+}
+
+/// The values of a DataRow's body: a 16-bit count, then a 32-bit length (-1 for NULL) and bytes of each
+/// (`doc/src/sgml/protocol.sgml`). Ends where the body does, whatever its count and lengths claim.
+#[derive(Clone, Debug)]
+pub(super) struct DataRow<'a> {
+    rest: &'a [u8],
+    left: u16,
+}
+
+impl<'a> DataRow<'a> {
+    pub(super) fn new(body: &'a [u8]) -> Self {
+        match body.split_first_chunk() {
+            Some((count, rest)) => Self { rest, left: u16::from_be_bytes(*count) },
+            None => Self { rest: &[], left: 0 },
+        }
+    }
+}
+
+impl<'a> Iterator for DataRow<'a> {
+    type Item = Option<&'a [u8]>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let (length, rest) = self.rest.split_first_chunk()?;
+        let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
+            self.rest = rest;
+            return Some(None);
+        };
+        let (value, rest) = rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some(Some(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_data_row_gives_its_values_and_nulls() {
+        let body = b"\0\x03\0\0\0\x02ab\xff\xff\xff\xff\0\0\0\0";
+        assert_eq!(DataRow::new(body).collect::<Vec<_>>(), [Some(&b"ab"[..]), None, Some(&b""[..])]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_data_row_that_lies_ends_with_its_bytes(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let values: Vec<_> = DataRow::new(&body).collect();
+            let claimed: usize = values.iter().map(|value| 4 + value.map_or(0, <[u8]>::len)).sum();
+            prop_assert!(claimed <= body.len());
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Rows of `statements`.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanBuilder, Int64Builder, RecordBatch, StringArray, StringBuilder, new_null_array,
+};
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
+
+use super::labels::{Labels, append_display, constant, text_bytes};
+use super::lists::{ColumnLists, ParamLists, TextLists};
+use super::loss::{Loss, Stake};
+use super::sessions::{number, numbers, times};
+use super::table::Table;
+use crate::session::value::write_text;
+use crate::session::{Direction, Exchange, Protocol, SessionInfo, Status};
+use crate::sql::Analysis;
+
+/// Builds the table `statements`.
+#[derive(Debug)]
+pub(super) struct Statements {
+    session_id: StringBuilder,
+    seq: Vec<i64>,
+    started_at: Vec<i64>,
+    duration_us: Int64Builder,
+    first_row_us: Int64Builder,
+    pg_user: StringBuilder,
+    database: StringBuilder,
+    application_name: StringBuilder,
+    client_addr: StringBuilder,
+    protocol: Vec<&'static str>,
+    sql: StringBuilder,
+    statement_name: StringBuilder,
+    params: ParamLists,
+    kinds: TextLists,
+    tables_read: TextLists,
+    tables_written: TextLists,
+    functions: TextLists,
+    fingerprint: StringBuilder,
+    columns: ColumnLists,
+    rows: Int64Builder,
+    command_tag: StringBuilder,
+    status: Vec<&'static str>,
+    sqlstate: StringBuilder,
+    error_message: StringBuilder,
+    bytes_in: Vec<i64>,
+    bytes_out: Vec<i64>,
+    complete: BooleanBuilder,
+    results_truncated: BooleanBuilder,
+    params_truncated: BooleanBuilder,
+    sql_unknown: StringBuilder,
+    stream_start: Vec<i64>,
+    stream_end: Vec<i64>,
+    stake: Stake,
+}
+
+impl Statements {
+    pub(super) fn new() -> Self {
+        Self {
+            session_id: StringBuilder::new(),
+            seq: Vec::new(),
+            started_at: Vec::new(),
+            duration_us: Int64Builder::new(),
+            first_row_us: Int64Builder::new(),
+            pg_user: StringBuilder::new(),
+            database: StringBuilder::new(),
+            application_name: StringBuilder::new(),
+            client_addr: StringBuilder::new(),
+            protocol: Vec::new(),
+            sql: StringBuilder::new(),
+            statement_name: StringBuilder::new(),
+            params: ParamLists::new(),
+            kinds: TextLists::new(false),
+            tables_read: TextLists::new(false),
+            tables_written: TextLists::new(false),
+            functions: TextLists::new(false),
+            fingerprint: StringBuilder::new(),
+            columns: ColumnLists::new(),
+            rows: Int64Builder::new(),
+            command_tag: StringBuilder::new(),
+            status: Vec::new(),
+            sqlstate: StringBuilder::new(),
+            error_message: StringBuilder::new(),
+            bytes_in: Vec::new(),
+            bytes_out: Vec::new(),
+            complete: BooleanBuilder::new(),
+            results_truncated: BooleanBuilder::new(),
+            params_truncated: BooleanBuilder::new(),
+            sql_unknown: StringBuilder::new(),
+            stream_start: Vec::new(),
+            stream_end: Vec::new(),
+            stake: Stake::default(),
+        }
+    }
+
+    /// Appends a statement. `analysis` is what its text does; none if it has no known text.
+    pub(super) fn append(
+        &mut self,
+        labels: &Labels,
+        session: &SessionInfo,
+        exchange: &Exchange,
+        analysis: Option<&Analysis>,
+    ) {
+        let origin = &session.origin;
+        self.session_id.append_value(labels.id());
+        self.seq.push(number(exchange.seq));
+        self.started_at.push(exchange.started_at.0);
+        self.duration_us.append_option(exchange.duration_us);
+        self.first_row_us.append_option(exchange.first_row_us);
+        self.pg_user.append_option(session.user.as_deref().or(origin.user.as_deref()));
+        self.database.append_option(session.database.as_deref().or(origin.database.as_deref()));
+        self.application_name.append_option(session.application_name.as_deref());
+        self.client_addr.append_option(labels.client_addr.as_deref());
+        self.protocol.push(protocol(exchange.protocol));
+        self.sql.append_option(exchange.sql.as_deref());
+        self.statement_name.append_option(exchange.statement_name.as_deref());
+        self.append_params(session, exchange);
+        self.append_analysis(analysis);
+        self.columns.append(exchange.columns.as_deref());
+        self.rows.append_option(exchange.rows.map(number));
+        self.command_tag.append_option(exchange.command_tag.as_deref());
+        self.status.push(status(exchange.status));
+        self.sqlstate.append_option(exchange.sqlstate.as_deref());
+        self.error_message.append_option(exchange.error_message.as_deref());
+        self.bytes_in.push(number(exchange.bytes_in));
+        self.bytes_out.push(number(exchange.bytes_out));
+        self.complete.append_value(exchange.complete);
+        self.results_truncated.append_value(exchange.results_truncated);
+        self.params_truncated.append_value(exchange.params_truncated);
+        let (start, end) = exchange.frontend_range;
+        self.stream_start.push(number(start));
+        self.stream_end.push(number(end));
+        self.stake.note(Loss {
+            session: Some(origin.id),
+            table: Table::Statements,
+            direction: Direction::Frontend,
+            range: Some((start, end)),
+            statements: Some((exchange.seq, exchange.seq)),
+            rows: 1,
+            at: exchange.started_at,
+        });
+    }
+
+    fn append_params(&mut self, session: &SessionInfo, exchange: &Exchange) {
+        for param in &exchange.params {
+            let column = self.params.param(param.type_oid, param.format);
+            match param.value {
+                None => column.append_null(),
+                Some((start, end)) => {
+                    let bytes = exchange.params_body.get(start as usize..end as usize).unwrap_or_default();
+                    // Writing to a builder does not fail.
+                    let _ = write_text(param.type_oid, param.format, bytes, session.client_encoding, column);
+                    column.append_value("");
+                }
+            }
+        }
+        self.params.end_row();
+    }
+
+    fn append_analysis(&mut self, analysis: Option<&Analysis>) {
+        // Of what the parser cannot read nothing is claimed, not even that it reads no table.
+        let known = analysis.filter(|analysis| analysis.unknown.is_none());
+        self.kinds.append(known.map(|known| known.kinds.as_slice()));
+        self.tables_read.append(known.map(|known| known.tables_read.as_slice()));
+        self.tables_written.append(known.map(|known| known.tables_written.as_slice()));
+        self.functions.append(known.map(|known| known.functions.as_slice()));
+        self.fingerprint.append_option(known.and_then(|known| known.fingerprint.as_deref()));
+        match analysis.and_then(|analysis| analysis.unknown) {
+            Some(unknown) => append_display(&mut self.sql_unknown, unknown),
+            None => self.sql_unknown.append_null(),
+        }
+    }
+
+    /// Rows so far.
+    pub(super) fn len(&self) -> usize {
+        self.seq.len()
+    }
+
+    /// Memory in use, about.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = [&self.sql, &self.statement_name, &self.error_message, &self.session_id];
+        texts.map(text_bytes).iter().sum::<usize>()
+            + self.params.bytes()
+            + self.tables_read.bytes()
+            + self.tables_written.bytes()
+            + self.functions.bytes()
+            + self.columns.bytes()
+            + self.len() * 300
+    }
+
+    /// The rows, what is lost if they are, and an empty table in their place.
+    pub(super) fn finish(&mut self, node: &str) -> Result<(RecordBatch, Vec<Loss>), ArrowError> {
+        let rows = self.len();
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(self.session_id.finish()),
+            numbers(&mut self.seq),
+            constant(node, rows),
+            times(&mut self.started_at),
+            Arc::new(self.duration_us.finish()),
+            Arc::new(self.first_row_us.finish()),
+            Arc::new(self.pg_user.finish()),
+            Arc::new(self.database.finish()),
+            Arc::new(self.application_name.finish()),
+            Arc::new(self.client_addr.finish()),
+            Arc::new(StringArray::from_iter_values(self.protocol.drain(..))),
+            Arc::new(self.sql.finish()),
+            Arc::new(self.statement_name.finish()),
+            self.params.finish()?,
+            self.kinds.finish()?,
+            self.tables_read.finish()?,
+            self.tables_written.finish()?,
+            self.functions.finish()?,
+            Arc::new(self.fingerprint.finish()),
+            self.columns.finish()?,
+            Arc::new(self.rows.finish()),
+            Arc::new(self.command_tag.finish()),
+            Arc::new(StringArray::from_iter_values(self.status.drain(..))),
+            Arc::new(self.sqlstate.finish()),
+            Arc::new(self.error_message.finish()),
+            numbers(&mut self.bytes_in),
+            numbers(&mut self.bytes_out),
+            // No guardrail decides yet: verdict, guardrail, decided_by, held_us.
+            constant("none", rows),
+            new_null_array(&DataType::Utf8, rows),
+            new_null_array(&DataType::Utf8, rows),
+            new_null_array(&DataType::Int64, rows),
+            Arc::new(self.complete.finish()),
+            Arc::new(self.results_truncated.finish()),
+            Arc::new(self.params_truncated.finish()),
+            Arc::new(self.sql_unknown.finish()),
+            numbers(&mut self.stream_start),
+            numbers(&mut self.stream_end),
+        ];
+        Ok((RecordBatch::try_new(Table::Statements.schema(), columns)?, self.stake.take()))
+    }
+}
+
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Simple => "simple",
+        Protocol::Extended => "extended",
+        Protocol::Function => "function",
+        Protocol::Copy => "copy",
+        Protocol::Replication => "replication",
+    }
+}
+
+fn status(status: Status) -> &'static str {
+    match status {
+        Status::Completed => "completed",
+        Status::Failed => "failed",
+        Status::Skipped => "skipped",
+        Status::Suspended => "suspended",
+        Status::Canceled => "canceled",
+        Status::InFlight => "in_flight",
+        Status::Unknown => "unknown",
+    }
+}

@@ -1,0 +1,356 @@
+//! The writer thread: batches in, complete files out, whatever the disk does.
+#![expect(clippy::disallowed_types, reason = "an IO room: files are completed by age")]
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use parquet::errors::ParquetError;
+
+use super::batch::{Batch, Day};
+use super::file::{GrowingFile, Place};
+use super::gaps::Gaps;
+use super::loss::{Loss, Losses};
+use super::queue::{Next, Queue};
+use super::row_group::{Encoder, RowGroup};
+use super::table::Table;
+use super::{RecordError, Settings, Summary};
+use crate::telemetry::metrics;
+
+/// Turns batches into files.
+pub(super) struct Writer {
+    disk: Disk,
+    slots: Vec<Slot>,
+    rotate_age: Duration,
+    rotate_size: u64,
+    node: String,
+}
+
+/// The rows of one table and day that are on their way to one file.
+struct Slot {
+    table: Table,
+    day: Day,
+    /// Rows in memory, which no file has yet.
+    encoder: Encoder,
+    /// Rows that a growing file has.
+    file: Option<GrowingFile>,
+    file_rows: u64,
+    /// What is lost with the growing file.
+    file_stake: Losses,
+    born: Instant,
+}
+
+/// What all files share: the place, and how it fares.
+struct Disk {
+    place: Place,
+    queue: Arc<Queue>,
+    summary: Summary,
+    /// Since when, and when it was last said, while attempts fail.
+    trouble: Option<(Instant, Instant)>,
+    last_error: Option<io::Error>,
+}
+
+impl Writer {
+    pub(super) fn new(place: Place, settings: &Settings, queue: Arc<Queue>) -> Self {
+        Self {
+            disk: Disk { place, queue, summary: Summary::default(), trouble: None, last_error: None },
+            slots: Vec::new(),
+            rotate_age: settings.rotate_age,
+            rotate_size: settings.rotate_size,
+            node: settings.node.clone(),
+        }
+    }
+
+    /// Works until the queue is closed and empty, then completes all files.
+    pub(super) fn run(mut self) -> Result<Summary, RecordError> {
+        let queue = Arc::clone(&self.disk.queue);
+        // Whatever ends this thread, nobody may wait for it.
+        let _close = CloseOnDrop(Arc::clone(&queue));
+        loop {
+            match queue.next(TICK) {
+                Next::Batch(batch) => {
+                    let Batch { table, day, rows, bytes, stake } = *batch;
+                    self.write(table, day, &rows, stake);
+                    drop(rows);
+                    queue.done(bytes);
+                }
+                Next::Nothing => {}
+                Next::Closed => break,
+            }
+            self.rotate();
+        }
+        self.close()
+    }
+
+    fn write(&mut self, table: Table, day: Day, rows: &RecordBatch, stake: Vec<Loss>) {
+        if let Err(error) = self.encode(table, day, rows, &stake) {
+            // Encoding in memory fails only for columns that do not fit their table.
+            tracing::error!(table = table.name(), %error, "rows could not be encoded and are lost");
+            self.disk.lose(table, stake);
+        }
+    }
+
+    fn encode(
+        &mut self,
+        table: Table,
+        day: Day,
+        rows: &RecordBatch,
+        stake: &[Loss],
+    ) -> Result<(), ParquetError> {
+        let slot = match self.slots.iter().position(|slot| slot.table == table && slot.day == day) {
+            Some(slot) => slot,
+            None => {
+                if self.slots.len() >= MAX_SLOTS {
+                    self.slots.remove(0).complete(&mut self.disk);
+                }
+                self.slots.push(Slot::new(table, day)?);
+                self.slots.len() - 1
+            }
+        };
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.encoder.add(rows, stake)?;
+            if slot.encoder.bytes() >= ROW_GROUP_BYTES {
+                slot.flush(&mut self.disk)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Completes the files that are old or large enough, or that lost their place.
+    fn rotate(&mut self) {
+        let mut at = 0;
+        while let Some(slot) = self.slots.get(at) {
+            let file = slot.file.as_ref();
+            if slot.born.elapsed() >= self.rotate_age
+                || file.is_some_and(|file| file.bytes() >= self.rotate_size || file.is_removed())
+            {
+                self.slots.remove(at).complete(&mut self.disk);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    fn close(mut self) -> Result<Summary, RecordError> {
+        for slot in std::mem::take(&mut self.slots) {
+            slot.complete(&mut self.disk);
+        }
+        self.declare();
+        let rows = self.disk.queue.losses(|losses| losses.rows());
+        if rows > 0 {
+            let source = self.disk.last_error.unwrap_or_else(|| io::Error::other("unknown"));
+            return Err(RecordError::Undeclared { rows, source });
+        }
+        Ok(self.disk.summary)
+    }
+
+    /// Declares what was lost and not declared yet.
+    fn declare(&mut self) {
+        let mut by_day: Vec<(Day, Gaps)> = Vec::new();
+        for loss in self.disk.queue.losses(Losses::take) {
+            let day = Day::of(loss.at);
+            // Losses come in the order of their times.
+            match by_day.last_mut() {
+                Some((last, gaps)) if *last == day => gaps.append_loss(loss),
+                _ => {
+                    let mut gaps = Gaps::new();
+                    gaps.append_loss(loss);
+                    by_day.push((day, gaps));
+                }
+            }
+        }
+        for (day, mut gaps) in by_day {
+            let Ok((rows, stake)) = gaps.finish(&self.node) else { continue };
+            self.write(Table::Gaps, day, &rows, stake);
+        }
+        for slot in std::mem::take(&mut self.slots) {
+            slot.complete(&mut self.disk);
+        }
+    }
+}
+
+impl Slot {
+    fn new(table: Table, day: Day) -> Result<Self, ParquetError> {
+        Ok(Self {
+            table,
+            day,
+            encoder: Encoder::new(table)?,
+            file: None,
+            file_rows: 0,
+            file_stake: Losses::default(),
+            born: Instant::now(),
+        })
+    }
+
+    /// Brings the rows in memory into a file.
+    fn flush(&mut self, disk: &mut Disk) -> Result<(), ParquetError> {
+        let encoder = std::mem::replace(&mut self.encoder, Encoder::new(self.table)?);
+        if encoder.is_empty() {
+            return Ok(());
+        }
+        let row_group = encoder.finish()?;
+        let mut last = false;
+        while let Err(error) = self.make_room(disk, &row_group) {
+            if !disk.wait_after(error, &mut last) {
+                disk.lose(self.table, row_group.stake.into_losses());
+                return Ok(());
+            }
+        }
+        self.append(disk, row_group);
+        Ok(())
+    }
+
+    /// Sees to a file with space for a row group. Where the disk has none left, the file is completed without it,
+    /// in the space that was reserved for its footer.
+    fn make_room(&mut self, disk: &mut Disk, row_group: &RowGroup) -> io::Result<()> {
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => GrowingFile::create(&disk.place, self.table, self.day)?,
+        };
+        let reserved = file.reserve(row_group);
+        if reserved.is_ok() {
+            self.file = Some(file);
+        } else if self.file_rows > 0 {
+            self.complete_file(disk, file);
+        } else {
+            file.discard();
+        }
+        reserved
+    }
+
+    fn append(&mut self, disk: &mut Disk, row_group: RowGroup) {
+        let Some(mut file) = self.file.take() else { return };
+        let rows = row_group.rows as u64;
+        match file.append(row_group.columns) {
+            Ok(()) => {
+                self.file = Some(file);
+                self.file_rows += rows;
+                self.file_stake.add(&row_group.stake.into_losses());
+                disk.fares_well();
+            }
+            Err(error) => {
+                disk.fails(error);
+                disk.lose(self.table, row_group.stake.into_losses());
+                self.lose_file(disk, file);
+            }
+        }
+    }
+
+    /// Brings all rows into a complete file.
+    fn complete(mut self, disk: &mut Disk) {
+        if let Err(error) = self.flush(disk) {
+            // Its encoder is gone; what it held cannot be told any more.
+            tracing::error!(table = self.table.name(), %error, "a row group could not be encoded and is lost");
+        }
+        if let Some(file) = self.file.take() {
+            self.complete_file(disk, file);
+        }
+    }
+
+    fn complete_file(&mut self, disk: &mut Disk, mut file: GrowingFile) {
+        if let Err(error) = file.complete() {
+            disk.fails(error);
+            return self.lose_file(disk, file);
+        }
+        let mut last = false;
+        while let Err(error) = file.publish(&disk.place) {
+            if !disk.wait_after(error, &mut last) {
+                return self.lose_file(disk, file);
+            }
+        }
+        disk.fares_well();
+        disk.summary.files += 1;
+        disk.summary.rows += self.file_rows;
+        metrics::RECORDED_FILES.add(1);
+        metrics::RECORDED_ROWS.add(self.file_rows);
+        self.file_rows = 0;
+        self.file_stake = Losses::default();
+    }
+
+    fn lose_file(&mut self, disk: &mut Disk, file: GrowingFile) {
+        disk.lose(self.table, self.file_stake.take());
+        self.file_rows = 0;
+        file.discard();
+    }
+}
+
+impl Disk {
+    /// Notes an error and waits a while, unless this was the `last` attempt. Returns whether to try again; the
+    /// attempt after the queue was closed is the last.
+    fn wait_after(&mut self, error: io::Error, last: &mut bool) -> bool {
+        self.fails(error);
+        if *last {
+            return false;
+        }
+        *last = self.queue.wait_closed(RETRY);
+        true
+    }
+
+    /// Notes an error, and says so at its first time and then now and again.
+    fn fails(&mut self, error: io::Error) {
+        metrics::STORAGE_ERRORS.add(1);
+        self.queue.set_failing(true);
+        let now = Instant::now();
+        let (since, said) = self.trouble.unwrap_or((now, now));
+        if self.trouble.is_none() || now.duration_since(said) >= REMINDER {
+            let advice = match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "disk-full",
+                _ => "data-dir-unwritable",
+            };
+            tracing::error!(
+                data_dir = %self.place.data_dir.display(),
+                "cannot write the record: {error}; sessions are recorded in memory as far as it goes, what is lost \
+                 is declared in the table gaps once the disk takes data again (see docs/errors.md#{advice})"
+            );
+            self.trouble = Some((since, now));
+        }
+        self.last_error = Some(error);
+    }
+
+    /// Notes a success.
+    fn fares_well(&mut self) {
+        if let Some((since, _)) = self.trouble.take() {
+            self.queue.set_failing(false);
+            let lost = self.queue.losses(|losses| losses.rows());
+            tracing::info!(
+                seconds = since.elapsed().as_secs(),
+                lost_rows = lost,
+                "the record is written again"
+            );
+        }
+    }
+
+    /// Notes rows of a table that will not be in the record.
+    fn lose(&mut self, table: Table, stake: Vec<Loss>) {
+        let rows = Loss::rows_of(table, &stake);
+        metrics::LOST_ROWS.add(rows);
+        self.summary.lost_rows += rows;
+        self.queue.losses(|losses| losses.add(&stake));
+    }
+}
+
+/// Closes the queue when the writer ends, however it ends.
+struct CloseOnDrop(Arc<Queue>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// How often ages are looked at when nothing comes in.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How long to wait before the disk is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How often a trouble that lasts is logged.
+const REMINDER: Duration = Duration::from_secs(60);
+
+/// Memory that the rows of one slot take before they become a row group.
+const ROW_GROUP_BYTES: usize = 8 << 20;
+
+/// Tables and days that grow at once. Two days of each table overlap at midnight.
+const MAX_SLOTS: usize = 8;
