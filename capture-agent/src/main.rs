@@ -1,2 +1,9 @@
 //! The `capture-agent` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+use capture_agent::{cli, run};
+
+fn main() -> ExitCode {
+    cli::main(cli::Agent { run: run::run, doctor: run::doctor })
+}

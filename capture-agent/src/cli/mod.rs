@@ -1,1 +1,168 @@
-//! cli
+//! The command line.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use crate::probes::{Selector, SocketHooks};
+use crate::telemetry;
+
+/// Records every session that clients hold with a PostgreSQL server, from inside the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "capture-agent", version, after_help = EXIT_CODES, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Record until SIGTERM or SIGINT
+    #[command(after_help = RUN_HELP)]
+    Run(RunArgs),
+    /// Check what capture needs of this host, and say what to do about what is missing
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(DoctorArgs),
+    /// Check a configuration file
+    #[command(after_help = CHECK_HELP)]
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// Where the configuration and the record are.
+#[derive(Debug, Args)]
+struct Place {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the record [default: the configuration's, or /var/lib/capture]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Record this server only: `auto` for all, a port, or a process id (repeatable)
+    #[arg(long, value_name = "auto|PORT|PID", default_value = "auto")]
+    server: Vec<Selector>,
+    /// Use these hooks instead of the cheapest that load: fexit, sys_exit or tracepoints
+    #[arg(long, value_name = "HOOKS")]
+    hooks: Option<SocketHooks>,
+    /// Write metrics to this file in the Prometheus text format, ten times a second
+    #[arg(long, value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    /// Look for this server only: `auto` for all, a port, or a process id (repeatable)
+    #[arg(long, value_name = "auto|PORT|PID", default_value = "auto")]
+    server: Vec<Selector>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `capture-agent run` was asked to do.
+#[derive(Debug)]
+pub struct RunOptions {
+    /// The configuration, with the command line's changes.
+    pub config: Config,
+    /// The servers to record; all if one of them is [`Selector::Auto`].
+    pub servers: Vec<Selector>,
+    /// The hooks to use; the cheapest that load if none.
+    pub hooks: Option<SocketHooks>,
+    /// Where to write metrics, if anywhere.
+    pub metrics_file: Option<PathBuf>,
+}
+
+/// The commands that need the kernel: this room comes before the one that wires them.
+#[derive(Clone, Copy, Debug)]
+pub struct Agent {
+    /// `capture-agent run`.
+    pub run: fn(RunOptions) -> anyhow::Result<ExitCode>,
+    /// `capture-agent doctor`, for these servers, as JSON or for people.
+    pub doctor: fn(&[Selector], bool) -> anyhow::Result<ExitCode>,
+}
+
+/// Runs the command of this process's arguments.
+pub fn main(agent: Agent) -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::init_logging();
+    execute(cli.command, agent).unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn execute(command: Command, agent: Agent) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => (agent.run)(RunOptions {
+            config: args.place.config()?,
+            servers: args.server,
+            hooks: args.hooks,
+            metrics_file: args.metrics_file,
+        }),
+        Command::Doctor(args) => (agent.doctor)(&args.server, args.json),
+        Command::Check { file } => {
+            Config::load(&file)?;
+            writeln!(std::io::stdout(), "{}: ok", file.display())?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+impl Place {
+    fn config(&self) -> anyhow::Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => Config::load(path)?,
+            None => Config::default(),
+        };
+        if let Some(data_dir) = &self.data_dir {
+            config.data_dir.clone_from(data_dir);
+        }
+        Ok(config)
+    }
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 wrong usage, 3 nothing found.";
+
+const RUN_HELP: &str = "\
+Example: record the server on port 5432 into /data/capture
+  capture-agent run --server 5432 --data-dir /data/capture
+
+Prints `capturing N server(s)` on stderr once every hook is attached. On SIGTERM or SIGINT it writes what it
+has and exits 0. Servers and sessions that start later are found by themselves. CAPTURE_LOG=debug logs more.
+
+Exit codes: 0 stopped by a signal, 1 failure, 2 wrong usage.";
+
+const DOCTOR_HELP: &str = "\
+Example:
+  capture-agent doctor
+
+Exit codes: 0 this host is ready, 1 something that capture needs is missing, 2 wrong usage.";
+
+const CHECK_HELP: &str = "\
+Example:
+  capture-agent check /etc/capture/capture.toml
+
+Exit codes: 0 the file is valid, 1 it is not (file, line and what was expected are printed), 2 wrong usage.";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
