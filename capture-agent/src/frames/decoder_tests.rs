@@ -1,0 +1,5 @@
+use super::*;
+
+fn all(_: u8, body: u32) -> usize {
+    body as usize
+}
