@@ -143,11 +143,11 @@ pub struct Exchange {
     /// Rows returned, copied or affected: from the command tag, else counted; none if not known.
     pub rows: Option<u64>,
     /// CommandComplete's tag, such as `INSERT 0 1`.
-    pub command_tag: Option<String>,
+    pub command_tag: Option<Tag>,
     /// What became of it.
     pub status: Status,
     /// SQLSTATE of the error that ended it.
-    pub sqlstate: Option<String>,
+    pub sqlstate: Option<SqlState>,
     /// Primary message of the error that ended it.
     pub error_message: Option<String>,
     /// Bytes of the client's messages that belong to it.
@@ -163,6 +163,82 @@ pub struct Exchange {
     pub results_truncated: bool,
     /// Whether a parameter, or the text, was longer than what is kept of one message.
     pub params_truncated: bool,
+}
+
+/// CommandComplete's tag. The server's own tags fit in 64 bytes (`COMPLETION_TAG_BUFSIZE` in
+/// `src/include/tcop/cmdtag.h`), so that no statement costs an allocation for it; a longer one is cut off.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Tag {
+    bytes: [u8; Self::CAPACITY],
+    length: u8,
+}
+
+impl Tag {
+    const CAPACITY: usize = 64;
+}
+
+impl From<&str> for Tag {
+    fn from(text: &str) -> Self {
+        let mut tag = Self { bytes: [0; Self::CAPACITY], length: 0 };
+        for (place, byte) in tag.bytes.iter_mut().zip(text.bytes().take(text.floor_char_boundary(Self::CAPACITY))) {
+            *place = byte;
+            tag.length += 1;
+        }
+        tag
+    }
+}
+
+impl std::ops::Deref for Tag {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.bytes.get(..usize::from(self.length)).and_then(|text| str::from_utf8(text).ok()).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Tag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl std::fmt::Display for Tag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self)
+    }
+}
+
+/// An SQLSTATE: five digits and upper-case letters
+/// ([Error Codes](https://www.postgresql.org/docs/current/errcodes-appendix.html)).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SqlState([u8; 5]);
+
+impl SqlState {
+    /// From its text; none if that is no SQLSTATE.
+    pub fn new(text: &[u8]) -> Option<Self> {
+        let code: [u8; 5] = text.try_into().ok()?;
+        code.iter().all(u8::is_ascii_alphanumeric).then_some(Self(code))
+    }
+}
+
+impl std::ops::Deref for SqlState {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for SqlState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl std::fmt::Display for SqlState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self)
+    }
 }
 
 /// One parameter of an [`Exchange`].

@@ -2,14 +2,292 @@
 //!
 //! Sans-IO: bytes, system facts and time come in as arguments; everything that is known goes out through a
 //! [`Sink`], in the order in which it became known.
+//!
+//! A [`Session`] owns both directions of one session. Each runs through a ledger and a decoder; the messages meet
+//! in the conversation, which pairs requests with replies. The order of the events is the order of the
+//! backend's own system calls, so that what the server had received when it answered is known.
 
+mod conversation;
+mod copy;
 mod exchange;
-
+mod hold;
+mod lane;
 pub mod lexer;
+mod limits;
 pub mod split;
+mod sync;
 pub mod value;
 
 pub use exchange::{
     Column, Direction, EndReason, Exchange, Gap, GapReason, Micros, Origin, Param, Protocol, RowValues,
-    SessionEnd, SessionId, SessionInfo, Sink, Status, Transport, Values,
+    SessionEnd, SessionId, SessionInfo, Sink, SqlState, Status, Tag, Transport, Values,
 };
+pub use limits::Limits;
+
+use conversation::{Conversation, Then, Turn};
+use hold::Hold;
+use lane::Lane;
+
+use crate::frames::{Mode, Step};
+use crate::streams::Loss;
+
+/// Bytes that passed over a session's socket: one event of the kernel side's.
+#[derive(Clone, Copy, Debug)]
+pub struct Data<'a> {
+    /// Which way they went.
+    pub direction: Direction,
+    /// Position of the first byte in the stream of that direction.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: &'a [u8],
+    /// Why bytes are missing right before them, if any are.
+    pub loss: Option<Loss>,
+    /// Whether they are the last of their system call.
+    pub end_of_call: bool,
+    /// When they passed.
+    pub at: Micros,
+}
+
+/// How a session ended, as the kernel side saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct Close {
+    /// Where each stream ended: the client's, the server's.
+    pub ends: [u64; 2],
+    /// Why bytes before each end are missing, if any are.
+    pub losses: [Option<Loss>; 2],
+    /// The backend's exit status as `wait(2)` reports it.
+    pub exit_status: u32,
+    /// When it ended.
+    pub at: Micros,
+}
+
+/// One session, from its first byte to its last.
+///
+/// Hand it every event with [`Session::data`], in the order in which they happened, and end it with
+/// [`Session::close`] or [`Session::stop`].
+#[derive(Debug)]
+pub struct Session {
+    info: SessionInfo,
+    frontend: Lane,
+    backend: Lane,
+    conversation: Conversation,
+    sync: sync::Sync,
+    /// Set from the point where a stream was found again until the pairing is proven.
+    hold: Option<Hold>,
+    protocol_error: Option<String>,
+}
+
+impl Session {
+    /// A session of which nothing was read yet.
+    pub fn new(origin: Origin, limits: Limits) -> Self {
+        let partial = origin.partial;
+        let info = SessionInfo {
+            user: origin.user.as_deref().map(Into::into),
+            database: origin.database.as_deref().map(Into::into),
+            application_name: None,
+            auth_method: None,
+            server_version: origin.server_version.as_deref().map(Into::into),
+            client_encoding: value::Encoding::default(),
+            standard_conforming_strings: true,
+            tls: false,
+            origin,
+        };
+        Self {
+            info,
+            frontend: Lane::new(Direction::Frontend, partial),
+            backend: Lane::new(Direction::Backend, partial),
+            conversation: Conversation::new(limits, partial),
+            sync: sync::Sync::default(),
+            hold: None,
+            protocol_error: None,
+        }
+    }
+
+    /// What is known of the session so far.
+    pub fn info(&self) -> &SessionInfo {
+        &self.info
+    }
+
+    /// Bytes passed over the session's socket.
+    pub fn data(&mut self, data: Data<'_>, sink: &mut impl Sink) {
+        let Data { direction, offset, bytes, loss, end_of_call, at } = data;
+        let accepted = self.lane(direction).ledger.accept(offset, bytes, loss);
+        if let Some(hole) = accepted.hole {
+            self.hole(direction, hole, at, sink);
+        }
+        match direction {
+            Direction::Frontend => self.received(accepted.offset, accepted.bytes, end_of_call, at, sink),
+            Direction::Backend => self.sent(accepted.offset, accepted.bytes, end_of_call, at, sink),
+        }
+    }
+
+    /// A stream is at `end`, though no event said what came before: the kernel side's own count.
+    pub fn advance_to(
+        &mut self,
+        direction: Direction,
+        end: u64,
+        loss: Option<Loss>,
+        at: Micros,
+        sink: &mut impl Sink,
+    ) {
+        if let Some(hole) = self.lane(direction).ledger.advance(end, loss) {
+            self.hole(direction, hole, at, sink);
+        }
+    }
+
+    /// The backend ended, and the session with it.
+    pub fn close(mut self, close: Close, sink: &mut impl Sink) {
+        let Close { ends: [frontend, backend], losses: [frontend_loss, backend_loss], exit_status, at } = close;
+        self.advance_to(Direction::Frontend, frontend, frontend_loss, at, sink);
+        self.advance_to(Direction::Backend, backend, backend_loss, at, sink);
+        let signal = u8::try_from(exit_status & WAIT_SIGNAL).unwrap_or(0);
+        let reason = if signal != 0 {
+            EndReason::Signal(signal)
+        } else if self.conversation.is_cancel() {
+            EndReason::CancelRequest
+        } else if let Some(code) = self.conversation.fatal() {
+            EndReason::Fatal(code.to_owned())
+        } else if self.conversation.terminated() {
+            EndReason::Terminate
+        } else {
+            EndReason::Disconnected
+        };
+        self.end(Some(at), reason, at, sink);
+    }
+
+    /// The agent stops while the session is open.
+    pub fn stop(mut self, at: Micros, sink: &mut impl Sink) {
+        self.end(None, EndReason::AgentStopped, at, sink);
+    }
+
+    fn end(&mut self, ended_at: Option<Micros>, reason: EndReason, at: Micros, sink: &mut impl Sink) {
+        let known = self.backend.decoder.mode() != Mode::OutOfSync && !self.conversation.is_confused();
+        let status = if known { Status::InFlight } else { Status::Unknown };
+        self.doubt(sink);
+        self.conversation.end_all(status, &mut Turn { info: &mut self.info, at, sink });
+        self.frontend.flush(&self.info, sink);
+        self.backend.flush(&self.info, sink);
+        let end = SessionEnd {
+            ended_at,
+            reason,
+            statements: self.conversation.statements(),
+            errors: self.conversation.errors(),
+            bytes_in: self.frontend.recorded(),
+            bytes_out: self.backend.recorded(),
+            gap_bytes: self.frontend.missing().saturating_add(self.backend.missing()),
+            protocol_error: self.protocol_error.take(),
+        };
+        sink.end(&self.info, &end);
+    }
+
+    /// Reads what the server received.
+    fn read_frontend(&mut self, mut bytes: &[u8], at: Micros, sink: &mut impl Sink) {
+        loop {
+            let keep = self.conversation.keep_request();
+            let then = match self.frontend.decoder.next(&mut bytes, keep) {
+                Step::Pending => return,
+                Step::Frame(frame) => match &mut self.hold {
+                    None => {
+                        let mut turn = Turn { info: &mut self.info, at, sink: &mut *sink };
+                        self.conversation.request(frame, &mut turn)
+                    }
+                    Some(hold) => {
+                        let mut turn = Turn { info: &mut self.info, at, sink: hold };
+                        self.conversation.request(frame, &mut turn)
+                    }
+                },
+                Step::Encrypted => Then::Encrypted,
+                Step::Broken { offset, error } => {
+                    self.protocol_error.get_or_insert_with(|| error.to_string());
+                    self.frontend.stop_reading(Mode::OutOfSync, GapReason::ProtocolError);
+                    let length = self.frontend.ledger.next().saturating_sub(offset);
+                    self.frontend.declare(offset, length, at, &self.info, sink);
+                    self.conversation.lost_requests(at);
+                    return;
+                }
+            };
+            match then {
+                Then::Continue => {}
+                Then::Started => self.frontend.decoder.set_mode(Mode::Messages),
+                Then::Negotiate => self.backend.decoder.set_mode(Mode::Negotiation),
+                Then::Declined => {}
+                Then::Encrypted => {
+                    let offset = self.frontend.decoder.offset();
+                    return self.encrypted(offset, Direction::Frontend, at, sink);
+                }
+            }
+        }
+    }
+
+    /// Reads what the server sent. Whether the last message was ReadyForQuery, and nothing follows it.
+    fn read_backend(&mut self, mut bytes: &[u8], at: Micros, sink: &mut impl Sink) -> bool {
+        let mut ready = false;
+        loop {
+            let keep = self.conversation.keep_reply();
+            let (then, tag) = match self.backend.decoder.next(&mut bytes, keep) {
+                Step::Pending => return ready && self.backend.decoder.at_boundary(),
+                Step::Frame(frame) => {
+                    let then = match &mut self.hold {
+                        None => {
+                            let mut turn = Turn { info: &mut self.info, at, sink: &mut *sink };
+                            self.conversation.reply(&frame, &mut turn)
+                        }
+                        Some(hold) => {
+                            let mut turn = Turn { info: &mut self.info, at, sink: hold };
+                            self.conversation.reply(&frame, &mut turn)
+                        }
+                    };
+                    (then, frame.tag)
+                }
+                Step::Encrypted => return false,
+                Step::Broken { offset, error } => {
+                    self.protocol_error.get_or_insert_with(|| error.to_string());
+                    self.backend.stop_reading(Mode::OutOfSync, GapReason::ProtocolError);
+                    let length = self.backend.ledger.next().saturating_sub(offset);
+                    self.backend.declare(offset, length, at, &self.info, sink);
+                    self.conversation.lost_replies();
+                    return false;
+                }
+            };
+            ready = tag == b'Z';
+            if self.hold.is_some() {
+                self.judge(ready, sink);
+            }
+            match then {
+                Then::Continue | Then::Started | Then::Negotiate => {}
+                Then::Declined => self.backend.decoder.set_mode(Mode::Messages),
+                Then::Encrypted => {
+                    let offset = self.backend.decoder.offset();
+                    self.encrypted(offset, Direction::Backend, at, sink);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// From `offset` on of the direction that showed it, and from here on of the other, nothing can be read.
+    fn encrypted(&mut self, offset: u64, direction: Direction, at: Micros, sink: &mut impl Sink) {
+        self.info.tls = true;
+        self.frontend.stop_reading(Mode::Opaque, GapReason::Encrypted);
+        self.backend.stop_reading(Mode::Opaque, GapReason::Encrypted);
+        let lane = match direction {
+            Direction::Frontend => &mut self.frontend,
+            Direction::Backend => &mut self.backend,
+        };
+        let length = lane.ledger.next().saturating_sub(offset);
+        lane.declare(offset, length, at, &self.info, sink);
+    }
+
+    fn lane(&mut self, direction: Direction) -> &mut Lane {
+        match direction {
+            Direction::Frontend => &mut self.frontend,
+            Direction::Backend => &mut self.backend,
+        }
+    }
+}
+
+/// `wait(2)`: the signal that ended the process, 0 if none did.
+const WAIT_SIGNAL: u32 = 0x7f;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! COPY: data that flows outside of rows.
+
+use super::request::Kind;
+use super::running::{CopySide, Copying};
+use super::{Conversation, Turn};
+use crate::frames::Frame;
+use crate::frames::backend::CopyResponse;
+use crate::session::copy::{CopyRows, Options};
+use crate::session::{Protocol, RowValues, Sink, Values};
+
+impl Conversation {
+    /// CopyInResponse, CopyOutResponse or CopyBothResponse: the head turns into a COPY.
+    pub(super) fn begin_copy(&mut self, side: CopySide, body: &[u8], turn: &mut Turn<'_, impl Sink>) {
+        let is_replication = self.exchange.protocol == Protocol::Replication;
+        if !is_replication {
+            self.exchange.protocol =
+                if side == CopySide::Both { Protocol::Replication } else { Protocol::Copy };
+        }
+        let response = CopyResponse::read(body);
+        let rows = response.filter(|_| side != CopySide::Both && !is_replication).map(|response| {
+            let options = Options::of(
+                self.exchange.sql.as_deref().unwrap_or_default(),
+                turn.info.standard_conforming_strings,
+            );
+            CopyRows::new(response.binary, &options)
+        });
+        self.run.copy = Some(Copying { side, rows, input_over: side == CopySide::Server });
+        // What the client sent ahead is data now.
+        while self.takes_copy_data()
+            && self.queue.behind_head().is_some_and(|kind| kind.is_silent() || kind == Kind::Sync)
+        {
+            let Some(request) = self.queue.pop_behind_head() else { break };
+            self.exchange.bytes_in = self.exchange.bytes_in.saturating_add(request.wire);
+            self.exchange.frontend_range.1 = request.range().1;
+            let whole = !request.holed && !request.truncated;
+            self.input(request.kind, &request.body, whole, request.holed, turn);
+            self.queue.recycle(request.body);
+        }
+    }
+
+    /// Whether the server takes COPY data from the client.
+    pub(super) fn takes_copy_data(&self) -> bool {
+        self.run.copy.as_ref().is_some_and(|copy| !copy.input_over)
+    }
+
+    /// A message of the client's while the server takes COPY data. Whether it is part of the COPY.
+    pub(super) fn copy_input(
+        &mut self,
+        kind: Kind,
+        frame: &Frame<'_>,
+        turn: &mut Turn<'_, impl Sink>,
+    ) -> bool {
+        if !kind.is_silent() && kind != Kind::Sync {
+            return false;
+        }
+        self.exchange.bytes_in = self.exchange.bytes_in.saturating_add(frame.wire);
+        self.exchange.frontend_range.1 = frame.end();
+        let whole = !frame.holed && !frame.truncated;
+        self.input(kind, frame.body(), whole, frame.holed, turn);
+        true
+    }
+
+    /// Sync and Flush are passed over by the server in a COPY from the client (`CopyGetData` in
+    /// `src/backend/commands/copyfromparse.c`).
+    fn input(
+        &mut self,
+        kind: Kind,
+        body: &[u8],
+        whole: bool,
+        holed: bool,
+        turn: &mut Turn<'_, impl Sink>,
+    ) {
+        self.run.touched |= holed;
+        match kind {
+            Kind::CopyData => self.copy_rows(body, whole, turn),
+            Kind::CopyDone | Kind::CopyFail => {
+                if kind == Kind::CopyDone {
+                    self.last_copy_row(turn);
+                }
+                if let Some(copy) = &mut self.run.copy {
+                    copy.input_over = true;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// CopyData from the server.
+    pub(super) fn copy_output(&mut self, frame: &Frame<'_>, turn: &mut Turn<'_, impl Sink>) {
+        self.exchange.bytes_out = self.exchange.bytes_out.saturating_add(frame.wire);
+        let whole = !frame.holed && !frame.truncated;
+        if self.run.copy.as_ref().is_some_and(|copy| copy.side == CopySide::Server) {
+            self.copy_rows(frame.body(), whole, turn);
+        }
+    }
+
+    /// CopyDone from the server.
+    pub(super) fn copy_output_over(&mut self, frame: &Frame<'_>, turn: &mut Turn<'_, impl Sink>) {
+        self.exchange.bytes_out = self.exchange.bytes_out.saturating_add(frame.wire);
+        self.last_copy_row(turn);
+    }
+
+    fn copy_rows(&mut self, data: &[u8], whole: bool, turn: &mut Turn<'_, impl Sink>) {
+        let Some(mut rows) = self.run.copy.as_mut().and_then(|copy| copy.rows.take()) else { return };
+        let more = rows.feed(data, |fields, binary| self.copy_row(fields, binary, turn));
+        // Past a limit, or a hole, rows cannot be told apart.
+        if !whole || rows.held() > self.run.room(&self.limits) {
+            self.run.truncated = true;
+        } else if more && let Some(copy) = &mut self.run.copy {
+            copy.rows = Some(rows);
+        }
+    }
+
+    fn last_copy_row(&mut self, turn: &mut Turn<'_, impl Sink>) {
+        if let Some(rows) = self.run.copy.as_mut().and_then(|copy| copy.rows.take()) {
+            rows.finish(|fields, binary| self.copy_row(fields, binary, turn));
+        }
+    }
+
+    /// One row. Whether more are wanted.
+    fn copy_row(
+        &mut self,
+        fields: &[Option<&[u8]>],
+        binary: bool,
+        turn: &mut Turn<'_, impl Sink>,
+    ) -> bool {
+        if self.run.rows == 0 {
+            self.exchange.first_row_us = Some(turn.at.0.saturating_sub(self.exchange.started_at.0));
+        }
+        let row = self.run.rows;
+        let size = fields.iter().flatten().map(|field| field.len()).sum();
+        let admitted = self.run.admit(size, &self.limits);
+        if admitted {
+            let values = Values::Fields { fields, binary };
+            let row = RowValues { seq: self.exchange.seq, row, started_at: self.exchange.started_at, columns: &[], values };
+            turn.sink.row(turn.info, row);
+        }
+        admitted
+    }
+}

@@ -1,0 +1,356 @@
+//! Statements that get no reply of their own: skipped after an error, in flight when the session ended, or
+//! swallowed by lost bytes.
+
+use std::sync::Arc;
+
+use super::names::{Portal, Prepared};
+use super::request::{Kind, Request};
+use super::running::{Begun, Ended};
+use super::{Conversation, Turn};
+use crate::frames::frontend::{Execute, Parse, Target};
+use crate::session::lexer::{Lexer, TokenKind};
+use crate::session::{Micros, Protocol, SessionInfo, Sink, Status};
+
+/// What the requests that are passed over would have defined.
+///
+/// The server does not define it, or it is not known whether it did; but a statement behind them means it.
+#[derive(Debug, Default)]
+pub(super) struct Overlay {
+    statements: Vec<(Box<[u8]>, Option<Arc<Prepared>>)>,
+    portals: Vec<(Box<[u8]>, Portal)>,
+    /// The statement whose Parse failed, where it stands in the client's stream, and when it came.
+    failed: Option<(Arc<Prepared>, (u64, u64), Micros)>,
+}
+
+impl Overlay {
+    pub(super) fn clear(&mut self) {
+        self.failed = None;
+        self.statements.clear();
+        self.portals.clear();
+    }
+
+    fn define(&mut self, name: &[u8], prepared: Option<Arc<Prepared>>) {
+        self.statements.retain(|(known, _)| **known != *name);
+        if self.statements.len() < OVERLAY {
+            self.statements.push((name.into(), prepared));
+        }
+    }
+
+    fn statement(&self, name: &[u8]) -> Option<&Option<Arc<Prepared>>> {
+        self.statements.iter().find(|(known, _)| **known == *name).map(|(_, prepared)| prepared)
+    }
+
+    fn close(&mut self, name: &[u8]) -> Option<Portal> {
+        let at = self.portals.iter().position(|(known, _)| **known == *name)?;
+        Some(self.portals.swap_remove(at).1)
+    }
+}
+
+/// An error, and the request that it answered.
+struct Blame {
+    on: BlameOn,
+    ended: Ended,
+}
+
+#[derive(PartialEq, Eq)]
+enum BlameOn {
+    Statement(Box<[u8]>),
+    Portal(Box<[u8]>),
+}
+
+impl Conversation {
+    /// The server discards everything until Sync. `failed` is the request that it could not do, if that was no
+    /// Execute: the first Execute that depends on it is the one that failed; without one, the request itself is
+    /// recorded as a statement that failed.
+    pub(super) fn skip_to_sync(&mut self, failed: Option<(Request, Ended)>, turn: &mut Turn<'_, impl Sink>) {
+        self.overlay.clear();
+        let mut blame = failed.and_then(|(request, ended)| self.blame(request, ended, turn));
+        self.skipping = true;
+        while let Some(head) = self.queue.head() {
+            if head.kind == Kind::Sync {
+                self.skipping = false;
+                break;
+            }
+            if head.kind == Kind::Lost {
+                break;
+            }
+            if let Some(request) = self.queue.pop() {
+                self.pass(request, Status::Skipped, &mut blame, turn);
+            }
+        }
+        if let Some(blame) = blame {
+            self.record_blame(blame, turn);
+        }
+    }
+
+    /// A request that comes while the server discards everything until Sync.
+    pub(super) fn skip(&mut self, request: Request, turn: &mut Turn<'_, impl Sink>) {
+        self.pass(request, Status::Skipped, &mut None, turn);
+    }
+
+    /// No reply to what was asked so far will be told apart: all of it is unknown.
+    pub(in crate::session) fn abandon(&mut self, turn: &mut Turn<'_, impl Sink>) {
+        self.end_all(Status::Unknown, turn);
+        self.confused = false;
+        self.skipping = false;
+    }
+
+    /// No reply will come any more.
+    pub(in crate::session) fn end_all(&mut self, status: Status, turn: &mut Turn<'_, impl Sink>) {
+        if self.run.active {
+            match self.head() {
+                Some(Kind::Execute) => self.finish_execute(Ended::with(status), turn),
+                _ => self.finish(Ended::with(status), turn),
+            }
+            self.exchange.params_body = Vec::new();
+        }
+        if self.progress.is_some() {
+            self.end_query(status, turn);
+            self.progress = None;
+            self.queue.pop();
+        }
+        self.overlay.clear();
+        while let Some(request) = self.queue.pop() {
+            self.pass(request, status, &mut None, turn);
+        }
+        self.overlay.clear();
+    }
+
+    /// Records what a request without a reply would have run.
+    fn pass(
+        &mut self,
+        request: Request,
+        status: Status,
+        blame: &mut Option<Blame>,
+        turn: &mut Turn<'_, impl Sink>,
+    ) {
+        let unknown = status == Status::Unknown;
+        match request.kind {
+            Kind::Parse => {
+                if let Some(parse) = Parse::read(&request.body) {
+                    let prepared = self.prepare(&parse, &request, turn.info);
+                    self.overlay.define(parse.name, Some(prepared));
+                    if unknown {
+                        self.names.forget(parse.name);
+                    }
+                }
+            }
+            Kind::Bind => self.pass_bind(request, turn.info),
+            Kind::Close => match Target::read(&request.body) {
+                Some(Target { portal: false, name, .. }) => {
+                    self.overlay.define(name, None);
+                    if unknown {
+                        self.names.forget(name);
+                    }
+                }
+                Some(Target { name, .. }) => {
+                    self.overlay.close(name);
+                }
+                None => {}
+            },
+            Kind::Execute => self.pass_execute(&request, status, blame, turn),
+            Kind::Query => self.pass_query(request, status, turn),
+            Kind::Function => {
+                self.queue.push_front(request);
+                self.in_function(turn);
+                self.exchange.complete &= !unknown;
+                self.finish(Ended::with(status), turn);
+                self.queue.pop();
+            }
+            _ => {}
+        }
+    }
+
+    fn pass_bind(&mut self, request: Request, info: &SessionInfo) {
+        let name = super::replies::bind_statement(&request).unwrap_or_default();
+        let statement = match self.overlay.statement(name) {
+            Some(known) => known.clone(),
+            None => self.names.statement(name).cloned(),
+        };
+        let end = request.body.iter().position(|byte| *byte == 0).unwrap_or(0);
+        let name: Box<[u8]> = request.body.get(..end).unwrap_or_default().into();
+        let portal = self.portal(request, statement, info);
+        self.overlay.close(&name);
+        let held: usize = self.overlay.portals.iter().map(|(_, portal)| portal.body.capacity()).sum();
+        if self.overlay.portals.len() < OVERLAY && held <= self.limits.kept {
+            self.overlay.portals.push((name, portal));
+        }
+    }
+
+    fn pass_execute(
+        &mut self,
+        request: &Request,
+        status: Status,
+        blame: &mut Option<Blame>,
+        turn: &mut Turn<'_, impl Sink>,
+    ) {
+        let name = Execute::read(&request.body).map(|execute| execute.portal).unwrap_or_default();
+        let passed = self.overlay.close(name);
+        let portal = passed.as_ref().or_else(|| self.names.portal_ref(name));
+        let guilty = blame.as_ref().is_some_and(|blame| match &blame.on {
+            BlameOn::Portal(on) => **on == *name,
+            BlameOn::Statement(on) => portal.is_some_and(|portal| portal.of_statement(on)),
+        });
+        let ended = match blame.take_if(|_| guilty) {
+            Some(blame) => blame.ended,
+            None => Ended::with(status),
+        };
+        self.record_portal(passed, name, Some(request), ended, turn);
+    }
+
+    /// Records an Execute, or a portal that could not be opened.
+    fn record_portal(
+        &mut self,
+        passed: Option<Portal>,
+        name: &[u8],
+        request: Option<&Request>,
+        ended: Ended,
+        turn: &mut Turn<'_, impl Sink>,
+    ) {
+        let unknown = ended.status == Status::Unknown;
+        let mut portal = passed.or_else(|| self.names.close(name)).unwrap_or_default();
+        let mut range = request.map_or((portal.offset, portal.offset.saturating_add(portal.bytes_in)), Request::range);
+        if portal.bytes_in > 0 {
+            range.0 = portal.offset;
+        }
+        let bytes_in = portal.bytes_in.saturating_add(request.map_or(0, |request| request.wire));
+        let at = request.map_or(turn.at, |request| request.at);
+        let sql = portal.statement.as_ref().and_then(|statement| statement.sql.clone());
+        let statement_name = portal.statement_name.clone();
+        self.begin(Begun { protocol: Protocol::Extended, at, sql, name: statement_name, range, bytes_in });
+        self.exchange.params_truncated =
+            portal.truncated | portal.statement.as_ref().is_some_and(|known| known.truncated);
+        self.run.touched |= unknown | portal.touched | request.is_some_and(|request| request.holed);
+        std::mem::swap(&mut self.exchange.params, &mut portal.params);
+        std::mem::swap(&mut self.exchange.params_body, &mut portal.body);
+        if unknown && self.exchange.sql.as_deref().is_some_and(may_touch_names) {
+            self.names.forget_statements();
+        }
+        self.finish(ended, turn);
+        std::mem::swap(&mut self.exchange.params, &mut portal.params);
+        std::mem::swap(&mut self.exchange.params_body, &mut portal.body);
+        portal.bytes_in = 0;
+        // A later Execute may mean the same portal.
+        if !name.is_empty() || request.is_some() {
+            self.overlay.close(name);
+            if self.overlay.portals.len() < OVERLAY {
+                self.overlay.portals.push((name.into(), portal));
+            }
+        }
+    }
+
+    fn pass_query(&mut self, request: Request, status: Status, turn: &mut Turn<'_, impl Sink>) {
+        let unknown = status == Status::Unknown;
+        let progress = super::query::Progress::new(&request, turn.info);
+        if unknown {
+            self.names.forget(b"");
+            if progress.text().is_none_or(may_touch_names) {
+                self.names.forget_statements();
+            }
+        }
+        self.progress = Some(progress);
+        self.end_query(status, turn);
+        self.progress = None;
+    }
+
+    /// What a request that the server could not do stands for.
+    fn blame(&mut self, request: Request, ended: Ended, turn: &mut Turn<'_, impl Sink>) -> Option<Blame> {
+        let on = match request.kind {
+            Kind::Parse => {
+                let parse = Parse::read(&request.body)?;
+                let name: Box<[u8]> = parse.name.into();
+                let prepared = self.prepare(&parse, &request, turn.info);
+                if name.is_empty() {
+                    // The server drops the unnamed statement before it looks at the new one.
+                    self.names.forget(b"");
+                }
+                self.overlay.define(&name, Some(Arc::clone(&prepared)));
+                self.overlay.failed = Some((prepared, request.range(), request.at));
+                BlameOn::Statement(name)
+            }
+            Kind::Bind => {
+                let end = request.body.iter().position(|byte| *byte == 0)?;
+                let name: Box<[u8]> = request.body.get(..end)?.into();
+                self.pass_bind(request, turn.info);
+                BlameOn::Portal(name)
+            }
+            Kind::Describe | Kind::Close => match Target::read(&request.body)? {
+                Target { portal: true, name, .. } => BlameOn::Portal(name.into()),
+                Target { name, .. } => BlameOn::Statement(name.into()),
+            },
+            _ => return None,
+        };
+        Some(Blame { on, ended })
+    }
+
+    /// Records an error that no Execute depends on.
+    fn record_blame(&mut self, blame: Blame, turn: &mut Turn<'_, impl Sink>) {
+        match blame.on {
+            BlameOn::Statement(_) => {
+                if let Some((prepared, range, at)) = self.overlay.failed.take() {
+                    let (sql, name) = (prepared.sql.clone(), Some(Arc::clone(&prepared.name)));
+                    let bytes_in = range.1.saturating_sub(range.0);
+                    self.begin(Begun { protocol: Protocol::Extended, at, sql, name, range, bytes_in });
+                    self.exchange.params_truncated = prepared.truncated;
+                    self.finish(blame.ended, turn);
+                }
+            }
+            BlameOn::Portal(name) => {
+                if let Some(portal) = self.overlay.close(&name) {
+                    self.record_portal(Some(portal), &name, None, blame.ended, turn);
+                }
+            }
+        }
+    }
+
+    /// PREPARE, DEALLOCATE and DISCARD in SQL touch the same names as Parse and Close.
+    pub(super) fn follow_names(&mut self, tag: &str, info: &SessionInfo) {
+        match tag {
+            "DEALLOCATE ALL" | "DISCARD ALL" => self.names.forget_statements(),
+            "DEALLOCATE" | "PREPARE" => {
+                let sql = self.exchange.sql.clone();
+                match sql.as_deref().and_then(|sql| second_word(sql, info.standard_conforming_strings)) {
+                    Some(name) => self.names.forget(name.as_bytes()),
+                    None => self.names.forget_statements(),
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The name behind PREPARE, or DEALLOCATE [PREPARE], as the server folds it.
+fn second_word(sql: &str, scs: bool) -> Option<String> {
+    let mut tokens = Lexer::new(sql, scs);
+    let first = tokens.next()?;
+    let mut name = tokens.next()?;
+    let text = |start, end| sql.get(start..end);
+    if text(first.start, first.end)?.eq_ignore_ascii_case("deallocate")
+        && text(name.start, name.end)?.eq_ignore_ascii_case("prepare")
+        && let Some(next) = tokens.next().filter(|token| !matches!(token.kind, TokenKind::Semicolon))
+    {
+        name = next;
+    }
+    let word = text(name.start, name.end)?;
+    match name.kind {
+        TokenKind::Word if word.is_ascii() && word.len() < NAMEDATALEN => Some(word.to_ascii_lowercase()),
+        TokenKind::QuotedIdentifier => {
+            let bare = word.get(1..word.len().checked_sub(1)?)?.replace("\"\"", "\"");
+            (bare.len() < NAMEDATALEN).then_some(bare)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a statement whose end is not known may have changed which names stand for which statement.
+fn may_touch_names(sql: &str) -> bool {
+    const WORDS: [&str; 3] = ["prepare", "deallocate", "discard"];
+    let lower = sql.to_ascii_lowercase();
+    WORDS.iter().any(|word| lower.contains(word))
+}
+
+/// Names kept of what was passed over, of statements and of portals each.
+const OVERLAY: usize = 64;
+/// Bytes of an identifier, with its zero; a longer one is cut off (`NAMEDATALEN` in
+/// `src/include/pg_config_manual.h`).
+const NAMEDATALEN: usize = 64;

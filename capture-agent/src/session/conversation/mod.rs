@@ -1,0 +1,277 @@
+//! What client and server say to each other, paired.
+//!
+//! The client's messages wait in a queue. A reply of the server's belongs to the head of the queue: the server
+//! handles messages one by one and in order. Prepared statements and portals change when the reply says that
+//! they did, as they do in the server; so a name always stands for what the server takes it for, also in a
+//! pipeline, also after a Parse that failed.
+//!
+//! ```text
+//!             ┌─────────┐ startup   ┌────────────────┐ AuthenticationOk … Z ┌───────┐
+//!             │ Startup ├──────────►│ Authenticating ├─────────────────────►│ Ready │
+//!             └─────────┘           └────────────────┘                      └───┬───┘
+//!                                                                               │
+//!   of Ready:                                                                   ▼
+//!   ┌─────────────────────────────────────────────────────────────────────────────┐
+//!   │ Paired ──── error in the extended protocol ───► Skipping ──── Sync ───► Paired │
+//!   │   │ G: COPY from the client, the head stays until its reply ends               │
+//!   │   │ a reply that the head cannot have                                          │
+//!   │   └─────────► Confused ───── the server is provably idle ────────────► Paired  │
+//!   └─────────────────────────────────────────────────────────────────────────────┘
+//! ```
+
+mod copying;
+mod fate;
+mod names;
+mod query;
+mod replies;
+mod request;
+mod running;
+mod startup;
+
+use std::sync::Arc;
+
+use names::{Described, Names};
+use query::Progress;
+use request::{Kind, Queue};
+use running::Run;
+
+use super::{Exchange, Limits, Micros, Param, SessionInfo, Sink};
+use crate::frames::Frame;
+
+/// Where and when a conversation's message is handled, and who hears of it.
+pub(super) struct Turn<'a, S> {
+    pub(super) info: &'a mut SessionInfo,
+    pub(super) at: Micros,
+    pub(super) sink: &'a mut S,
+}
+
+/// The conversation of one session.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    limits: Limits,
+    phase: Phase,
+    queue: Queue,
+    names: Names,
+    /// Whether the server discards everything until Sync.
+    skipping: bool,
+    /// Whether a reply did not fit its request: nothing is paired until the server is idle.
+    confused: bool,
+    /// Whether the client sent messages of the extended protocol since the last Sync.
+    unsynced: bool,
+    /// Whether the session is a walsender's.
+    replication: Replication,
+    /// What the walk over statements without a reply has defined on its way.
+    overlay: fate::Overlay,
+    /// The query string of the Query at the head, once the server began to answer it.
+    progress: Option<Progress>,
+    /// The statement that the server is working on.
+    run: Run,
+    /// Its row; what is left in it is overwritten by the next.
+    exchange: Exchange,
+    /// The latest RowDescription that belongs to no prepared statement.
+    row_description: Option<Described>,
+    /// Places of parameters, for the next Bind.
+    spare_params: Vec<Param>,
+    /// The number of the next statement.
+    seq: u64,
+    errors: u64,
+    /// SQLSTATE of the error with which the server ended the session.
+    fatal: Option<String>,
+    terminated: bool,
+    unnamed: Arc<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Startup,
+    Authenticating,
+    Ready,
+    Cancel,
+}
+
+/// The startup packet's `replication` option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replication {
+    No,
+    /// Takes replication commands only.
+    Physical,
+    /// Takes replication commands and SQL.
+    Logical,
+}
+
+/// What the other direction must take the next byte for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// Nothing changes.
+    Continue,
+    /// The client sent its StartupMessage: messages follow.
+    Started,
+    /// The client asked for encryption: the server answers with one byte.
+    Negotiate,
+    /// The server declined: messages follow from it, a startup packet from the client.
+    Declined,
+    /// The server accepted: nothing that follows can be read.
+    Encrypted,
+}
+
+impl Conversation {
+    pub(super) fn new(limits: Limits, partial: bool) -> Self {
+        Self {
+            limits,
+            phase: if partial { Phase::Ready } else { Phase::Startup },
+            queue: Queue::default(),
+            names: Names::default(),
+            skipping: false,
+            confused: false,
+            unsynced: false,
+            replication: Replication::No,
+            overlay: fate::Overlay::default(),
+            progress: None,
+            run: Run::default(),
+            exchange: running::blank(),
+            row_description: None,
+            spare_params: Vec::new(),
+            seq: 0,
+            errors: 0,
+            fatal: None,
+            terminated: false,
+            unnamed: Arc::from(""),
+        }
+    }
+
+    /// How much of the body of a client's message is wanted.
+    pub(super) fn keep_request(&self) -> impl Fn(u8, u32) -> usize + use<> {
+        let free = self.limits.kept.saturating_sub(self.queue.held() + self.names.held());
+        let copy = if self.takes_copy_data() {
+            self.run.room(&self.limits)
+        } else {
+            // Ahead of the server's CopyInResponse; its receive buffer holds no more.
+            QUEUED_COPY.saturating_sub(self.queue.held())
+        };
+        move |tag, length| if tag == b'd' { copy } else { free }.min(length as usize)
+    }
+
+    /// How much of the body of a server's message is wanted.
+    pub(super) fn keep_reply(&self) -> impl Fn(u8, u32) -> usize + use<> {
+        let room = self.run.room(&self.limits);
+        move |tag, length| {
+            let length = length as usize;
+            match tag {
+                // A row is recorded whole or not at all.
+                b'D' if length <= room => length,
+                b'D' => 0,
+                b'd' => length.min(room),
+                _ => length.min(KEPT_REPLY),
+            }
+        }
+    }
+
+    /// A message of the client's.
+    pub(super) fn request(&mut self, frame: Frame<'_>, turn: &mut Turn<'_, impl Sink>) -> Then {
+        match (self.phase, Kind::of(frame.tag)) {
+            (Phase::Startup, _) => return self.startup(&frame, turn),
+            (Phase::Cancel, _) => {}
+            (_, Some(kind)) => self.take(kind, frame, turn),
+            (_, None) => self.terminated |= frame.tag == b'X',
+        }
+        Then::Continue
+    }
+
+    fn take(&mut self, kind: Kind, frame: Frame<'_>, turn: &mut Turn<'_, impl Sink>) {
+        match kind {
+            Kind::Sync => self.unsynced = false,
+            Kind::Parse | Kind::Bind | Kind::Describe | Kind::Execute | Kind::Close | Kind::Flush => {
+                self.unsynced = true;
+            }
+            _ => {}
+        }
+        if self.takes_copy_data() && self.queue.len() == 1 {
+            if self.copy_input(kind, &frame, turn) {
+                return;
+            }
+        } else if kind.is_silent() && self.queue.len() == 0 {
+            // Out of a COPY the server passes over it.
+            return;
+        }
+        let request = self.queue.request(kind, frame, turn.at);
+        if self.skipping && kind != Kind::Sync {
+            return self.skip(request, turn);
+        }
+        self.skipping = false;
+        self.queue.push(request);
+        if self.queue.len() > self.limits.requests {
+            self.confused = true;
+            self.abandon(turn);
+        }
+    }
+
+    /// Whether the server was promised replies that it has not given.
+    pub(super) fn expects_ready(&self) -> bool {
+        self.queue.expects_ready() || self.confused
+    }
+
+    /// Whether a reply of the server's may belong to a request that is not in the queue, once it is emptied.
+    pub(super) fn may_owe(&self) -> bool {
+        self.unsynced || self.queue.is_lost()
+    }
+
+    /// Whether a reply did not fit its request since the server was last idle.
+    pub(super) fn is_confused(&self) -> bool {
+        self.confused
+    }
+
+    /// Whether nothing is left of the cycle that ReadyForQuery closes.
+    pub(super) fn statements(&self) -> u64 {
+        self.seq
+    }
+
+    pub(super) fn errors(&self) -> u64 {
+        self.errors
+    }
+
+    /// SQLSTATE of the error with which the server ended the session.
+    pub(super) fn fatal(&self) -> Option<&str> {
+        self.fatal.as_deref()
+    }
+
+    /// Whether the client said that it leaves.
+    pub(super) fn terminated(&self) -> bool {
+        self.terminated
+    }
+
+    /// Whether the connection carried a CancelRequest.
+    pub(super) fn is_cancel(&self) -> bool {
+        self.phase == Phase::Cancel
+    }
+
+    /// Bytes of the client's stream were lost: what it asked for from here on is not known, nor what it did to
+    /// the names.
+    pub(super) fn lost_requests(&mut self, at: Micros) {
+        self.names.forget_statements();
+        self.close_portals();
+        if self.takes_copy_data() {
+            self.run.touched = true;
+        }
+        self.queue.push_lost(at);
+    }
+
+    /// Bytes of the server's stream were lost: the statement that it was answering is touched.
+    pub(super) fn lost_replies(&mut self) {
+        self.run.touched = true;
+        self.confused = true;
+    }
+
+    fn close_portals(&mut self) {
+        if let Some(portal) = self.names.close_portals() {
+            self.recycle_portal(portal);
+        }
+    }
+}
+
+/// What is kept of a reply that is neither row nor COPY data. A RowDescription of 1,664 columns, the most a
+/// target list can have (`MaxTupleAttributeNumber`), takes 140 KiB; error messages may be longer than anybody
+/// reads.
+const KEPT_REPLY: usize = 256 << 10;
+/// COPY data kept ahead of the server's CopyInResponse: more than its receive buffer of 8 KiB cannot be on the
+/// way.
+const QUEUED_COPY: usize = 64 << 10;

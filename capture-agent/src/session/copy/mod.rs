@@ -1,0 +1,165 @@
+//! COPY data, cut into rows (the page on COPY in PostgreSQL's documentation, "File Formats").
+
+mod binary;
+mod csv;
+mod options;
+mod text;
+
+use std::borrow::Cow;
+
+pub(super) use options::Options;
+
+/// The fields of a row, none for NULL.
+type Fields<'a> = Vec<Option<Cow<'a, [u8]>>>;
+
+/// Cuts COPY data into rows and fields, whatever the pieces it comes in.
+///
+/// It keeps the front of a row that is not complete yet; how long that may become is for its owner to watch.
+#[derive(Debug)]
+pub(super) struct CopyRows {
+    format: Format,
+    options: Options,
+    /// The front of a row: `carry[..seen]` was inspected and does not end it.
+    carry: Vec<u8>,
+    seen: usize,
+    /// What the inspection of `carry[..seen]` found.
+    state: State,
+    /// Whether the header (a line of names, or the binary format's) is still to come.
+    header: bool,
+    /// Whether lines end with carriage return and newline, once the first has.
+    crlf: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Text,
+    Csv,
+    Binary,
+}
+
+/// Where in a row an inspection stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct State {
+    /// CSV: inside quotes.
+    quoted: bool,
+    /// Binary: fields that are still to come, once the row's count was read.
+    fields: Option<u16>,
+}
+
+/// What an inspection found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// A row that ends at this position.
+    Row(usize),
+    /// No end: inspect again from this position when there is more.
+    More(usize),
+    /// The end of the data, or nothing that can be a row.
+    End,
+}
+
+impl CopyRows {
+    /// Of a COPY whose response says `binary` and whose text says `options`.
+    pub(super) fn new(binary: bool, options: &Options) -> Self {
+        let format = match (binary, options.csv) {
+            (true, _) => Format::Binary,
+            (false, true) => Format::Csv,
+            (false, false) => Format::Text,
+        };
+        Self {
+            format,
+            options: options.clone(),
+            carry: Vec::new(),
+            seen: 0,
+            state: State::default(),
+            header: binary || options.header,
+            crlf: None,
+        }
+    }
+
+    /// Bytes kept of a row that is not complete.
+    pub(super) fn held(&self) -> usize {
+        self.carry.len()
+    }
+
+    /// Takes the next data and gives every row that it completes, with whether its fields are binary, until
+    /// `row` wants no more. Whether more can come.
+    pub(super) fn feed(&mut self, data: &[u8], mut row: impl FnMut(&[Option<&[u8]>], bool) -> bool) -> bool {
+        if self.carry.is_empty() {
+            let Some(taken) = self.rows(data, &mut row) else { return false };
+            self.carry.extend_from_slice(data.get(taken..).unwrap_or_default());
+            return true;
+        }
+        let mut carry = std::mem::take(&mut self.carry);
+        carry.extend_from_slice(data);
+        let Some(taken) = self.rows(&carry, &mut row) else { return false };
+        carry.drain(..taken.min(carry.len()));
+        self.carry = carry;
+        true
+    }
+
+    /// The data is complete: gives the last row, if no newline ended it.
+    pub(super) fn finish(mut self, mut row: impl FnMut(&[Option<&[u8]>], bool) -> bool) {
+        if self.format != Format::Binary && !self.carry.is_empty() {
+            let mut carry = std::mem::take(&mut self.carry);
+            carry.push(b'\n');
+            self.rows(&carry, &mut row);
+        }
+    }
+
+    /// Gives the rows that stand in `data`; how many bytes they took, or none if there can be no more.
+    fn rows(&mut self, data: &[u8], row: &mut impl FnMut(&[Option<&[u8]>], bool) -> bool) -> Option<usize> {
+        let mut taken = 0;
+        loop {
+            let rest = data.get(taken..).unwrap_or_default();
+            let found = match self.format {
+                Format::Text => text::inspect(rest, self.seen),
+                Format::Csv => csv::inspect(rest, self.seen, &mut self.state, &self.options),
+                Format::Binary if self.header => binary::header(rest),
+                Format::Binary => binary::inspect(rest, self.seen, &mut self.state),
+            };
+            let end = match found {
+                Found::Row(end) => end,
+                Found::More(seen) => {
+                    self.seen = seen;
+                    return Some(taken);
+                }
+                Found::End => return None,
+            };
+            taken += end;
+            self.seen = 0;
+            self.state = State::default();
+            if std::mem::take(&mut self.header) {
+                self.line(rest.get(..end).unwrap_or_default());
+                continue;
+            }
+            let bytes = rest.get(..end).unwrap_or_default();
+            let fields = match self.format {
+                Format::Binary => binary::fields(bytes),
+                Format::Text | Format::Csv => {
+                    let line = self.line(bytes);
+                    if line == b"\\." {
+                        return None;
+                    }
+                    match self.format {
+                        Format::Csv => csv::fields(line, &self.options),
+                        _ => text::fields(line, &self.options),
+                    }
+                }
+            };
+            let fields: Vec<Option<&[u8]>> = fields.iter().map(Option::as_deref).collect();
+            if !row(&fields, self.format == Format::Binary) {
+                return None;
+            }
+        }
+    }
+
+    /// A line without its end. The first tells how lines end.
+    fn line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        let crlf = *self.crlf.get_or_insert(line.ends_with(b"\r"));
+        if crlf { line.strip_suffix(b"\r").unwrap_or(line) } else { line }
+    }
+}
+
+#[cfg(test)]
+mod tests;
