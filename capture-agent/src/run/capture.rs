@@ -1,0 +1,163 @@
+//! The capture thread: from the ring to the recorder's builders.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use capture_common::{OpenInfo, SessionKey, Tracked};
+use tracing::{error, warn};
+
+use super::servers::Servers;
+use super::sessions::{Clock, Sessions};
+use crate::probes::{Counters, Event, Kernel, Ring, monotonic_now};
+use crate::record::Recorder;
+use crate::telemetry::metrics;
+
+/// Everything that the capture thread owns.
+pub(super) struct Capture {
+    pub(super) kernel: Kernel,
+    pub(super) ring: Ring,
+    pub(super) sessions: Sessions,
+    pub(super) servers: Servers,
+    pub(super) recorder: Recorder,
+    /// Where the metrics are written, if they are.
+    pub(super) metrics_file: Option<PathBuf>,
+}
+
+/// What is done now and then rather than for each event.
+struct Rounds {
+    clock: Clock,
+    tick: u64,
+    scan: u64,
+    counters: Counters,
+    /// What the kernel had counted when it last lost something. Compared once all that it delivered before has
+    /// been drained.
+    snapshot: Option<Vec<Tracked>>,
+}
+
+impl Capture {
+    /// Finds the servers and sessions that are there.
+    pub(super) fn scan(&mut self) {
+        self.servers.scan(&mut self.kernel, &mut self.sessions, &mut self.recorder);
+    }
+
+    /// Captures until `stop` is set; `wake` is readable then. Then drains and writes what there is.
+    pub(super) fn run(mut self, stop: &AtomicBool, wake: RawFd) -> anyhow::Result<()> {
+        let now = monotonic_now();
+        let mut rounds =
+            Rounds { clock: Clock::now(), tick: now, scan: now, counters: Counters::default(), snapshot: None };
+        while !stop.load(Ordering::Acquire) {
+            let limit = if self.servers.any_starting() { LOOK_AGAIN } else { TICK };
+            self.ring.wait(wake, limit)?;
+            let drained = self.drain(rounds.clock);
+            self.servers.look_again(&mut self.kernel);
+            self.now_and_then(&mut rounds, drained < BATCH);
+        }
+        self.finish()
+    }
+
+    /// Handles at most a batch of events. Returns how many there were.
+    fn drain(&mut self, clock: Clock) -> usize {
+        let Self { kernel, ring, sessions, servers, recorder, .. } = self;
+        ring.drain(BATCH, |event| match event {
+            Event::Data { key, .. } => {
+                if !sessions.data(&event, clock, recorder) {
+                    let info = kernel.tracked(key.tgid).filter(|entry| entry.session == key).map(|entry| entry.open);
+                    sessions.begin(key, servers.origin(&info.unwrap_or_default(), key, clock), recorder);
+                    sessions.data(&event, clock, recorder);
+                }
+            }
+            Event::Open { key, info, .. } => sessions.begin(key, servers.origin(&info, key, clock), recorder),
+            Event::Close { key: SessionKey { born: 0, tgid, .. }, .. } => servers.exited(tgid),
+            Event::Close { key, at, info } => {
+                if !sessions.contains(key.tgid) {
+                    sessions.begin(key, servers.origin(&OpenInfo::default(), key, clock), recorder);
+                }
+                sessions.close(key, clock.unix(at), &info, recorder);
+            }
+            Event::Exec { tgid } => servers.executed(tgid, kernel),
+        })
+    }
+
+    fn now_and_then(&mut self, rounds: &mut Rounds, drained_all: bool) {
+        let now = monotonic_now();
+        if now.saturating_sub(rounds.tick) < nanos(TICK) {
+            return;
+        }
+        rounds.tick = now;
+        self.kernel.flush_log();
+        rounds.clock = Clock::now();
+        let unix = rounds.clock.unix(now);
+        self.recorder.tick(unix);
+        if drained_all && let Some(tracked) = rounds.snapshot.take() {
+            for tgid in self.sessions.reconcile(&tracked, unix, &mut self.recorder) {
+                self.kernel.forget(tgid);
+            }
+        }
+        match self.kernel.counters() {
+            Ok(counters) => {
+                if counters.lost_events != rounds.counters.lost_events {
+                    warn!(
+                        events = counters.lost_events - rounds.counters.lost_events,
+                        bytes = counters.lost_bytes - rounds.counters.lost_bytes,
+                        "the recorder fell behind: these are declared in `gaps`; see docs/errors.md#ring-full"
+                    );
+                    rounds.snapshot = Some(self.kernel.all_tracked());
+                }
+                rounds.counters = counters;
+                self.publish(counters);
+            }
+            Err(error) => error!(%error, "cannot read the kernel side's counters"),
+        }
+        if now.saturating_sub(rounds.scan) >= nanos(SCAN) {
+            rounds.scan = now;
+            self.scan();
+        }
+    }
+
+    fn publish(&self, counters: Counters) {
+        metrics::EVENTS.set(counters.events);
+        metrics::BYTES.set(counters.bytes);
+        metrics::LOST_EVENTS.set(counters.lost_events);
+        metrics::LOST_BYTES.set(counters.lost_bytes);
+        metrics::UNTRACKED.set(counters.untracked);
+        metrics::SERVERS.set(self.servers.len() as u64);
+        metrics::SESSIONS.set(self.sessions.len() as u64);
+        if let Some(path) = &self.metrics_file
+            && let Err(error) = std::fs::write(path, metrics::render())
+        {
+            warn!(path = %path.display(), %error, "cannot write the metrics");
+        }
+    }
+
+    /// Takes the hooks away, drains what they left, and writes everything.
+    fn finish(mut self) -> anyhow::Result<()> {
+        self.kernel.detach();
+        let clock = Clock::now();
+        while self.drain(clock) > 0 {}
+        let at = clock.unix(monotonic_now());
+        let tracked = self.kernel.all_tracked();
+        self.sessions.reconcile(&tracked, at, &mut self.recorder);
+        self.sessions.stop(at, &mut self.recorder);
+        if let Ok(counters) = self.kernel.counters() {
+            self.publish(counters);
+        }
+        self.recorder.finish()?;
+        Ok(())
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Events handled before anything else gets a turn.
+const BATCH: usize = 4096;
+/// How often the recorder is told the time, and losses are looked for.
+const TICK: Duration = Duration::from_millis(100);
+/// How often a starting server is looked at. It listens some tens of milliseconds after its start.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// How often all processes are looked through. The exec hook finds new servers at once; this finds what
+/// it missed.
+const SCAN: Duration = Duration::from_secs(5);
