@@ -70,7 +70,7 @@ pub struct Limits {
     /// Longer texts are unknown. 1 MiB: a megabyte of SQL is data, loaded by INSERT, and its parse tree takes a
     /// hundred times the space.
     pub text_bytes: usize,
-    /// The most tokens that may be nested in each other, by a cautious count: see [`depth`]. 2,000 is twenty times
+    /// The most tokens that may be nested in each other, by a cautious count (`depth.rs`). 2,000 is twenty times
     /// what generated SQL needs, except for long chains of UNION ALL.
     pub depth: usize,
     /// The most shapes remembered. 8,192 holds every statement of a large application.
@@ -87,7 +87,9 @@ impl Default for Limits {
 
 /// Tells what texts do, and remembers what it has told.
 ///
-/// Parsing of ordinary statements needs 512 KiB of stack; deeply nested ones are parsed on a thread of their own.
+/// Parsing of ordinary statements takes up to 256 KiB of the caller's stack (1 MiB without optimization); deeply
+/// nested ones are parsed on a thread of their own. The parser sends the process's standard error elsewhere while
+/// it runs, so what other threads write to descriptor 2 meanwhile is lost: logs go to a duplicate of it.
 #[derive(Debug)]
 pub struct Analyzer {
     limits: Limits,
