@@ -27,7 +27,9 @@ pub(super) fn write_date(days: i32, out: &mut dyn Write) -> Result<(), Failure> 
         return Err(Failure::Malformed);
     }
     let date = Date::from_julian(julian);
-    date.write(out)?;
+    let mut text = Fixed::default();
+    date.fill(&mut text);
+    out.write_str(text.as_str())?;
     Ok(out.write_str(date.era())?)
 }
 
@@ -35,7 +37,7 @@ pub(super) fn write_time(micros: i64, out: &mut dyn Write) -> Result<(), Failure
     if !(0..=MICROS_PER_DAY).contains(&micros) {
         return Err(Failure::Malformed);
     }
-    write_clock(micros, out)
+    write_duration(micros.unsigned_abs(), out)
 }
 
 pub(super) fn write_timetz(reader: &mut Reader<'_>, out: &mut dyn Write) -> Result<(), Failure> {
@@ -67,9 +69,11 @@ pub(super) fn write_timestamp(micros: i64, zone: &str, out: &mut dyn Write) -> R
         _ => return Err(Failure::Malformed),
     }
     let date = Date::from_julian(micros.div_euclid(MICROS_PER_DAY) + EPOCH_JULIAN);
-    date.write(out)?;
-    out.write_char(' ')?;
-    write_clock(micros.rem_euclid(MICROS_PER_DAY), out)?;
+    let mut text = Fixed::default();
+    date.fill(&mut text);
+    text.byte(b' ');
+    text.duration(micros.rem_euclid(MICROS_PER_DAY).unsigned_abs());
+    out.write_str(text.as_str())?;
     out.write_str(zone)?;
     Ok(out.write_str(date.era())?)
 }
@@ -122,24 +126,68 @@ impl IntervalParts {
     }
 }
 
-/// Hours, minutes and seconds of a day.
-fn write_clock(micros: i64, out: &mut dyn Write) -> Result<(), Failure> {
-    write_duration(micros.unsigned_abs(), out)
+fn write_duration(micros: u64, out: &mut dyn Write) -> Result<(), Failure> {
+    let mut text = Fixed::default();
+    text.duration(micros);
+    Ok(out.write_str(text.as_str())?)
 }
 
-fn write_duration(micros: u64, out: &mut dyn Write) -> Result<(), Failure> {
-    let seconds = micros / MICROS_PER_SECOND.unsigned_abs();
-    let mut fraction = micros % MICROS_PER_SECOND.unsigned_abs();
-    write!(out, "{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)?;
-    if fraction != 0 {
-        let mut width = 6;
-        while fraction.is_multiple_of(10) {
-            fraction /= 10;
-            width -= 1;
+/// A text of digits in the making: the longest timestamp has 29 bytes, the longest duration 20.
+#[derive(Default)]
+struct Fixed {
+    text: [u8; 32],
+    length: usize,
+}
+
+impl Fixed {
+    fn byte(&mut self, byte: u8) {
+        if let Some(place) = self.text.get_mut(self.length) {
+            *place = byte;
+            self.length += 1;
         }
-        write!(out, ".{fraction:0width$}")?;
     }
-    Ok(())
+
+    /// At least `width` digits.
+    fn number(&mut self, value: u64, width: usize) {
+        let mut digits = [b'0'; 20];
+        let mut first = digits.len() - width;
+        let mut left = value;
+        for (index, digit) in digits.iter_mut().enumerate().rev() {
+            if left == 0 {
+                break;
+            }
+            *digit = b'0' + (left % 10) as u8;
+            left /= 10;
+            first = first.min(index);
+        }
+        for &digit in digits.get(first..).unwrap_or_default() {
+            self.byte(digit);
+        }
+    }
+
+    /// Hours, minutes, seconds, and as many decimal digits as are not zero.
+    fn duration(&mut self, micros: u64) {
+        let seconds = micros / MICROS_PER_SECOND.unsigned_abs();
+        let mut fraction = micros % MICROS_PER_SECOND.unsigned_abs();
+        self.number(seconds / 3600, 2);
+        self.byte(b':');
+        self.number(seconds / 60 % 60, 2);
+        self.byte(b':');
+        self.number(seconds % 60, 2);
+        if fraction != 0 {
+            let mut width = 6;
+            while fraction.is_multiple_of(10) {
+                fraction /= 10;
+                width -= 1;
+            }
+            self.byte(b'.');
+            self.number(fraction, width);
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        self.text.get(..self.length).and_then(|text| str::from_utf8(text).ok()).unwrap_or_default()
+    }
 }
 
 /// A day of the proleptic Gregorian calendar; year 0 is 1 BC.
@@ -165,9 +213,13 @@ impl Date {
         Self { year, month, day }
     }
 
-    fn write(&self, out: &mut dyn Write) -> Result<(), Failure> {
+    fn fill(&self, text: &mut Fixed) {
         let year = if self.year > 0 { self.year } else { 1 - self.year };
-        Ok(write!(out, "{year:04}-{:02}-{:02}", self.month, self.day)?)
+        text.number(year.unsigned_abs(), 4);
+        text.byte(b'-');
+        text.number(self.month.unsigned_abs(), 2);
+        text.byte(b'-');
+        text.number(self.day.unsigned_abs(), 2);
     }
 
     fn era(&self) -> &'static str {

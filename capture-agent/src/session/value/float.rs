@@ -50,15 +50,28 @@ impl Significand {
         };
         above || below
     }
+
+    /// Whether the number lies exactly in the middle between odd `digits` and the even ones before them. Both are
+    /// as good; PostgreSQL takes the even ones, Rust the larger ones.
+    fn is_half_below(self, digits: u64, scale: i32) -> bool {
+        if digits.is_multiple_of(2) || self.mantissa == 0 {
+            return false;
+        }
+        let zeros = self.mantissa.trailing_zeros();
+        let odd = u128::from(self.mantissa >> zeros);
+        digits.checked_mul(10).is_some_and(|tenfold| {
+            odd_and_power_of_two(tenfold - 5, scale - 1) == Some((odd, self.exponent + zeros as i32))
+        })
+    }
 }
 
 /// `digits` times ten to the power of `scale` as an odd number times a power of two; none if it is none, or too
 /// large for a float's mantissa.
 fn odd_and_power_of_two(digits: u64, scale: i32) -> Option<(u128, i32)> {
-    let five = 5u128.checked_pow(scale.unsigned_abs()).filter(|&five| five < 1 << 64)?;
+    let five = 5u64.checked_pow(scale.unsigned_abs())?;
     let odd = match scale {
-        0.. => u128::from(digits).checked_mul(five)?,
-        _ if u128::from(digits) % five == 0 => u128::from(digits) / five,
+        0.. => u128::from(digits).checked_mul(five.into())?,
+        _ if digits.is_multiple_of(five) => u128::from(digits / five),
         _ => return None,
     };
     let zeros = odd.trailing_zeros();
@@ -89,23 +102,30 @@ where
     if wide == 0.0 {
         return Ok(out.write_char('0')?);
     }
+    let fits = |text: &Scientific| {
+        let inside =
+            text.parts().is_some_and(|parts| !significand.is_midpoint(parts.number(), parts.scale()));
+        inside && text.text().parse().is_ok_and(|parsed: F| parsed == value)
+    };
     let mut text = Scientific::default();
     write!(text, "{value:e}")?;
-    let mut shortest = text.parts().ok_or(Failure::Malformed)?;
-    let mut longer = Scientific::default();
-    if significand.is_midpoint(shortest.number(), shortest.scale()) {
+    let parts = text.parts().ok_or(Failure::Malformed)?;
+    let (digits, scale) = (parts.number(), parts.scale());
+    if significand.is_midpoint(digits, scale) {
         for precision in 0..17 {
-            longer = Scientific::default();
-            write!(longer, "{value:.precision$e}")?;
-            let same = longer.text().parse::<F>().is_ok_and(|parsed| parsed == value);
-            let Some(candidate) = longer.parts() else { continue };
-            if same && !significand.is_midpoint(candidate.number(), candidate.scale()) {
+            text = Scientific::default();
+            write!(text, "{value:.precision$e}")?;
+            if fits(&text) {
                 break;
             }
         }
-        shortest = longer.parts().ok_or(Failure::Malformed)?;
+    } else if significand.is_half_below(digits, scale) {
+        let even = text.with_last_digit_one_less();
+        if fits(&even) {
+            text = even;
+        }
     }
-    shortest.write(fixed_digits, out)
+    text.parts().ok_or(Failure::Malformed)?.write(fixed_digits, out)
 }
 
 /// A number in Rust's scientific notation: `-1.25e-7`.
@@ -127,6 +147,16 @@ impl Write for Scientific {
 impl Scientific {
     fn text(&self) -> &str {
         self.text.get(..self.length).and_then(|text| str::from_utf8(text).ok()).unwrap_or_default()
+    }
+
+    /// For digits that do not end in zero.
+    fn with_last_digit_one_less(&self) -> Self {
+        let mut less = Self { text: self.text, length: self.length };
+        let last = self.text().find('e').and_then(|exponent| exponent.checked_sub(1));
+        if let Some(digit) = last.and_then(|last| less.text.get_mut(last)) {
+            *digit = digit.saturating_sub(1);
+        }
+        less
     }
 
     fn parts(&self) -> Option<Parts<'_>> {

@@ -188,7 +188,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_values_of_every_type_are_written(index in 0usize..440, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
+    fn damaged_values_of_every_type_are_written(index in 0usize..446, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
         let vectors = vectors();
         let vector = &vectors[index % vectors.len()];
         let mut bytes = vector.binary.clone();
