@@ -61,7 +61,7 @@ fn rooms(tree: &[Source]) -> impl Iterator<Item = (&Source, &str)> {
         let inside = source.path.strip_prefix("capture-agent/src/")?;
         let room = inside.split('/').next()?;
         let room = room.strip_suffix(".rs").unwrap_or(room);
-        let test_file = inside.ends_with("/tests.rs") || inside.contains("/tests/");
+        let test_file = inside.ends_with("tests.rs") || inside.contains("/tests/");
         (source.path.ends_with(".rs") && !test_file && !matches!(room, "lib" | "main"))
             .then_some((source, room))
     })
