@@ -3,7 +3,7 @@
 use super::Finding;
 use super::source::Source;
 
-/// Rooms that are driven by their caller alone hold no clock, file, socket, thread or environment.
+/// Rooms that are driven by their caller alone hold no clock, file, socket or environment.
 pub(super) fn sans_io(tree: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (source, room) in rooms(tree).filter(|(_, room)| SANS_IO.contains(room)) {
@@ -129,8 +129,8 @@ const EXEMPT: [&str; 1] = ["run"];
 
 const SANS_IO: [&str; 5] = ["streams", "frames", "session", "sql", "policy"];
 
-/// Not `net`: addresses are data.
-const IO_OF_STD: [&str; 5] = ["fs", "os", "env", "thread", "process"];
+/// Not `net`, whose addresses are data, and not `thread`, whose stacks have a size.
+const IO_OF_STD: [&str; 4] = ["fs", "os", "env", "process"];
 
 const IO: [&str; 9] = [
     "tokio",
