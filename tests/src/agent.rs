@@ -23,6 +23,7 @@ pub struct AgentOptions {
     data: Option<PathBuf>,
     expected: Option<usize>,
     saying: Option<String>,
+    hooks: Option<String>,
 }
 
 /// A running agent with a data folder of its own.
@@ -89,6 +90,13 @@ impl AgentOptions {
         self
     }
 
+    /// These hooks instead of the cheapest that load.
+    #[must_use]
+    pub fn hooks(mut self, hooks: &str) -> Self {
+        self.hooks = Some(hooks.to_owned());
+        self
+    }
+
     /// What the agent must say once it captures, if not how many servers.
     #[must_use]
     pub fn saying(mut self, words: &str) -> Self {
@@ -108,6 +116,9 @@ impl AgentOptions {
         command.arg("run").arg("--data-dir").arg(&data);
         for server in &self.servers {
             command.args(["--server", server]);
+        }
+        if let Some(hooks) = &self.hooks {
+            command.args(["--hooks", hooks]);
         }
         if !self.config.is_empty() {
             let path = folder.path().join("capture.toml");
@@ -293,7 +304,7 @@ const SPEECH: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(120);
 
 /// A configuration line that makes the ring overflow soon.
-pub const SMALL_RING: &str = "ring_size = \"1MiB\"";
+pub const SMALL_RING: &str = "ring_size = 1048576";
 
 /// A configuration that finishes files every second.
-pub const QUICK_ROTATION: &str = "rotate_seconds = 1";
+pub const QUICK_ROTATION: &str = "rotate = { seconds = 1 }";

@@ -1,0 +1,40 @@
+//! Every family of hooks sees the same.
+
+use tests::wire::Wire;
+use tests::{AgentOptions, ServerOptions, capture_with, clients};
+
+#[test]
+fn one_program_on_the_exit_of_all_system_calls_sees_everything() -> anyhow::Result<()> {
+    sees_everything("sys_exit")
+}
+
+#[test]
+fn tracepoints_of_each_system_call_see_everything() -> anyhow::Result<()> {
+    sees_everything("tracepoints")
+}
+
+/// Statements, and bytes of calls that are interrupted, partial or large.
+fn sees_everything(hooks: &str) -> anyhow::Result<()> {
+    let mut passed = Vec::new();
+    let captured =
+        capture_with(ServerOptions::default(), AgentOptions::default().hooks(hooks), |server, _| {
+            for program in ["psycopg_workload.py", "node_workload.js"] {
+                clients::run(server, program, &[])?;
+            }
+            for unix in [false, true] {
+                let mut wire = if unix { Wire::unix(server)? } else { Wire::tcp(server)? };
+                wire.start(&[("user", "postgres")])?;
+                wire.query("select repeat('x', 3000000)")?;
+                wire.query(&format!("select length('{}')", "y".repeat(3_000_000)))?;
+                wire.terminate()?;
+                passed.push((wire.key.as_ref().map_or(0, |(pid, _)| *pid), wire.sent + wire.received));
+            }
+            Ok(())
+        })?;
+    for (backend, passed) in passed {
+        let session = captured.record().session_of_backend(backend)?;
+        assert_eq!((session.bytes_in + session.bytes_out, session.gap_bytes), (passed, 0));
+    }
+    captured.compare()?;
+    Ok(())
+}
