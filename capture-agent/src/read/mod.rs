@@ -1,1 +1,44 @@
-//! read
+//! The record, read back: lists of sessions, and what one session said.
+//!
+//! Files are read batch by batch. Folders are skipped by their date, row groups by their statistics.
+
+use std::path::PathBuf;
+
+mod files;
+mod scan;
+mod session;
+mod sessions;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use session::{Found, Gap, Item, Shown, Statement, find, show};
+pub use sessions::{Filter, SessionRow, StatementFilter, sessions};
+pub use value::rfc3339;
+
+/// Why the record cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The folder has no tables.
+    #[error("{} holds no record (see docs/errors.md#no-record)", .path.display())]
+    NoRecord {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// A folder cannot be listed.
+    #[error("cannot list {}: {source} (see docs/errors.md#record-unreadable)", .path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {}: {source} (see docs/errors.md#record-unreadable)", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: parquet::errors::ParquetError,
+    },
+}

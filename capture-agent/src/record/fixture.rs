@@ -29,9 +29,11 @@ pub(crate) fn recorder(data_dir: &Path) -> Recorder {
 
 /// A session of `alice` with `shop`, which began at `started_at`.
 pub(crate) fn session(n: u128, started_at: Micros) -> SessionInfo {
+    let milliseconds = u128::try_from(started_at.0 / 1_000).unwrap();
+    let id = milliseconds << 80 | 0x7000_8000_0000_0000_0000 | n;
     SessionInfo {
         origin: Origin {
-            id: SessionId(Uuid::from_u128(0x0198_4173_0000_7000_8000_0000_0000_0000 + n)),
+            id: SessionId(Uuid::from_u128(id)),
             started_at,
             transport: Transport::Tcp,
             client_addr: Some("10.1.2.3".parse().unwrap()),

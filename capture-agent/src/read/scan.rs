@@ -1,0 +1,174 @@
+//! Rows of a table, batch by batch: only the columns that are asked for, and only the row groups that can hold
+//! them.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::error::ArrowError;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder, RowFilter,
+};
+use parquet::file::metadata::RowGroupMetaData;
+
+use super::ReadError;
+
+/// Reads files one after the other; one batch is in memory at a time.
+pub(super) struct Scan {
+    files: std::vec::IntoIter<PathBuf>,
+    columns: Option<&'static [&'static str]>,
+    session: Option<String>,
+    current: Option<(PathBuf, ParquetRecordBatchReader)>,
+}
+
+impl Scan {
+    /// All rows of `files`, with these columns; with all if there is no choice.
+    pub(super) fn new(files: Vec<PathBuf>, columns: Option<&'static [&'static str]>) -> Self {
+        Self { files: files.into_iter(), columns, session: None, current: None }
+    }
+
+    /// Only the rows of one session.
+    pub(super) fn of_session(mut self, id: &str) -> Self {
+        self.session = Some(id.to_owned());
+        self
+    }
+
+    fn open(&self, path: &Path) -> Result<Option<ParquetRecordBatchReader>, ReadError> {
+        let broken = |source| ReadError::File { path: path.to_owned(), source };
+        let Some(file) = open(path)? else { return Ok(None) };
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(broken)?;
+        let schema = builder.parquet_schema();
+        let mask = match self.columns {
+            Some(columns) => ProjectionMask::columns(schema, columns.iter().copied()),
+            None => ProjectionMask::all(),
+        };
+        let mut builder = builder.with_batch_size(BATCH_ROWS).with_projection(mask);
+        if let Some(id) = &self.session {
+            let metadata = std::sync::Arc::clone(builder.metadata());
+            let groups = metadata.row_groups().iter().enumerate();
+            let groups =
+                groups.filter(|(_, group)| may_hold(group, id)).map(|(at, _)| at).collect::<Vec<_>>();
+            if groups.is_empty() {
+                return Ok(None);
+            }
+            let wanted = id.clone();
+            let mask = ProjectionMask::columns(builder.parquet_schema(), [SESSION_ID]);
+            let predicate = ArrowPredicateFn::new(mask, move |rows| is_session(&rows, &wanted));
+            builder =
+                builder.with_row_groups(groups).with_row_filter(RowFilter::new(vec![Box::new(predicate)]));
+        }
+        builder.build().map(Some).map_err(broken)
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Result<RecordBatch, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some((path, reader)) = &mut self.current {
+                match reader.next() {
+                    Some(Ok(rows)) if rows.num_rows() == 0 => continue,
+                    Some(Ok(rows)) => return Some(Ok(rows)),
+                    Some(Err(error)) => {
+                        let path = path.clone();
+                        self.current = None;
+                        return Some(Err(ReadError::File { path, source: error.into() }));
+                    }
+                    None => self.current = None,
+                }
+            }
+            let path = self.files.next()?;
+            match self.open(&path) {
+                Ok(reader) => self.current = reader.map(|reader| (path, reader)),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// The session ids of each row group in `path`, without looking at its rows: what the dictionary of the column
+/// names. Ids may repeat.
+pub(super) fn session_ids(path: &Path, mut found: impl FnMut(usize, &str)) -> Result<(), ReadError> {
+    let broken = |source| ReadError::File { path: path.to_owned(), source };
+    let Some(file) = open(path)? else { return Ok(()) };
+    // Read as a dictionary, the column's distinct values come without one copy per row.
+    let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    let plain = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(broken)?;
+    let fields = plain.schema().fields().iter().map(|field| match field.name().as_str() {
+        SESSION_ID => Field::new(SESSION_ID, dictionary.clone(), field.is_nullable()),
+        _ => field.as_ref().clone(),
+    });
+    let schema = std::sync::Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let options = ArrowReaderOptions::new().with_schema(schema);
+    let metadata = ArrowReaderMetadata::try_new(plain.metadata().clone(), options).map_err(broken)?;
+    for group in 0..metadata.metadata().num_row_groups() {
+        let file = file.try_clone().map_err(|error| broken(error.into()))?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone());
+        let mask = ProjectionMask::columns(builder.parquet_schema(), [SESSION_ID]);
+        let reader = builder.with_projection(mask).with_row_groups(vec![group]).with_batch_size(1 << 16);
+        for rows in reader.build().map_err(broken)? {
+            let rows = rows.map_err(|error| broken(error.into()))?;
+            let Some(ids) =
+                rows.columns().first().and_then(|ids| ids.as_dictionary_opt::<arrow::datatypes::Int32Type>())
+            else {
+                continue;
+            };
+            if let Some(ids) = ids.values().as_string_opt::<i32>() {
+                ids.iter().flatten().for_each(|id| found(group, id));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Some row groups of a file.
+pub(super) fn row_groups(
+    path: &Path,
+    groups: Vec<usize>,
+    columns: &'static [&'static str],
+) -> Result<Option<ParquetRecordBatchReader>, ReadError> {
+    let broken = |source| ReadError::File { path: path.to_owned(), source };
+    let Some(file) = open(path)? else { return Ok(None) };
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(broken)?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+    let builder = builder.with_batch_size(BATCH_ROWS).with_projection(mask).with_row_groups(groups);
+    builder.build().map(Some).map_err(broken)
+}
+
+/// A file, unless somebody removed it after the folder was listed.
+fn open(path: &Path) -> Result<Option<File>, ReadError> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ReadError::File { path: path.to_owned(), source: error.into() }),
+    }
+}
+
+/// Whether a row group can hold rows of a session, by its statistics.
+fn may_hold(group: &RowGroupMetaData, id: &str) -> bool {
+    let column = group.columns().iter().find(|column| column.column_path().string() == SESSION_ID);
+    let statistics = column.and_then(|column| column.statistics());
+    let bound = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+    match statistics.map(|statistics| (bound(statistics.min_bytes_opt()), bound(statistics.max_bytes_opt())))
+    {
+        Some((Some(min), Some(max))) => min.as_slice() <= id.as_bytes() && id.as_bytes() <= max.as_slice(),
+        _ => true,
+    }
+}
+
+fn is_session(rows: &RecordBatch, id: &str) -> Result<BooleanArray, ArrowError> {
+    let ids = rows.columns().first().and_then(|ids| ids.as_string_opt::<i32>());
+    let ids = ids.ok_or_else(|| ArrowError::SchemaError(format!("{SESSION_ID} is no text")))?;
+    Ok(ids.iter().map(|value| Some(value == Some(id))).collect())
+}
+
+/// The column by which sessions are told apart.
+const SESSION_ID: &str = "session_id";
+
+/// Rows of a batch: values of a few kilobytes each stay within a few megabytes.
+const BATCH_ROWS: usize = 1_024;

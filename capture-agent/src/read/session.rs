@@ -1,0 +1,340 @@
+//! One session, statement by statement.
+
+use std::collections::BTreeMap;
+use std::iter::Peekable;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::ReadError;
+use super::files::{Dates, of_table};
+use super::scan::{Scan, row_groups, session_ids};
+use super::sessions::{SessionRow, born, day};
+use super::value::Row;
+use crate::record::Table;
+use crate::session::Micros;
+
+/// What a person's name for a session stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// No session.
+    None,
+    /// This one.
+    One(Box<SessionRow>),
+    /// Several, the first of them.
+    Several(Vec<SessionRow>),
+}
+
+/// What stands in a session, in its order.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// A statement.
+    Statement(Box<Statement>),
+    /// Something that is missing.
+    Gap(Gap),
+}
+
+/// A row of `statements`, with its rows of `results`.
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "docs/schema.md documents the columns")]
+pub struct Statement {
+    pub seq: i64,
+    pub started_at: Option<Micros>,
+    pub duration_us: Option<i64>,
+    pub protocol: Option<String>,
+    pub sql: Option<String>,
+    pub statement_name: Option<String>,
+    pub params: Vec<Option<String>>,
+    pub columns: Vec<Option<String>>,
+    pub rows: Option<i64>,
+    pub command_tag: Option<String>,
+    pub status: Option<String>,
+    pub sqlstate: Option<String>,
+    pub error_message: Option<String>,
+    pub complete: bool,
+    pub results_truncated: bool,
+    pub params_truncated: bool,
+    /// The rows that were recorded; none if they were not asked for.
+    pub results: Option<Vec<Vec<Option<String>>>>,
+    /// All columns, by name.
+    pub json: Map<String, Value>,
+}
+
+/// A row of `gaps`.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "docs/schema.md documents the columns")]
+pub struct Gap {
+    pub at: Option<Micros>,
+    pub direction: Option<String>,
+    pub offset: Option<i64>,
+    pub length: Option<i64>,
+    pub reason: Option<String>,
+    pub lost_table: Option<String>,
+    pub lost_rows: Option<i64>,
+    /// All columns, by name.
+    pub json: Map<String, Value>,
+}
+
+/// The sessions whose id is `name`, or begins or ends with it.
+///
+/// # Errors
+///
+/// There is no record, or a file cannot be read.
+pub fn find(data_dir: &Path, name: &str) -> Result<Found, ReadError> {
+    let name = name.to_ascii_lowercase();
+    let mut found: BTreeMap<String, SessionRow> = BTreeMap::new();
+    let exact = name.parse::<Uuid>().ok().map(|id| id.hyphenated().to_string());
+    let dates = exact.as_deref().map(dates_of).unwrap_or_default();
+    let names = |id: &str| match &exact {
+        Some(exact) => exact == id,
+        None => name.len() >= SHORTEST_NAME && (id.starts_with(&name) || id.ends_with(&name)),
+    };
+    let mut scan = Scan::new(
+        of_table(data_dir, Table::Sessions, Dates { to: dates.from.and(dates.to), ..dates })?,
+        None,
+    );
+    if let Some(id) = &exact {
+        scan = scan.of_session(id);
+    }
+    for rows in scan {
+        for row in Row::all(&rows?) {
+            if !row.text("session_id").is_some_and(names) {
+                continue;
+            }
+            let row = SessionRow::of(row);
+            if let Some(known) = found.get_mut(&row.session_id) {
+                if known.is_superseded_by(&row) {
+                    *known = row;
+                }
+            } else if found.len() < CANDIDATES {
+                found.insert(row.session_id.clone(), row);
+            }
+        }
+    }
+    if found.is_empty() {
+        // A session has no row before it ends.
+        for file in of_table(data_dir, Table::Statements, Dates { to: None, ..dates })? {
+            add_open(&file, &names, &mut found)?;
+        }
+    }
+    let mut found: Vec<_> = found.into_values().collect();
+    Ok(match found.len() {
+        0 => Found::None,
+        1 => found.pop().map_or(Found::None, |row| Found::One(Box::new(row))),
+        _ => Found::Several(found),
+    })
+}
+
+/// What a session said, with rows of results or without. Reads as it goes; what stands in memory is one batch of
+/// each table, and the session's gaps.
+///
+/// # Errors
+///
+/// A file cannot be read.
+pub fn show(data_dir: &Path, session: &SessionRow, results: bool) -> Result<Shown, ReadError> {
+    let id = session.session_id.as_str();
+    let mut dates = dates_of(id);
+    if let Some(started_at) = session.started_at {
+        dates.from = Some(day(started_at, -1).min(dates.from.unwrap_or(jiff::civil::Date::MAX)));
+    }
+    dates.to = session.ended_at.map(|at| day(at, 1));
+    let scan = |table| Ok(Scan::new(of_table(data_dir, table, dates)?, None).of_session(id));
+    let mut gaps = Vec::new();
+    // Gaps are dated when they are noticed.
+    let all = Dates { to: None, ..dates };
+    for rows in Scan::new(of_table(data_dir, Table::Gaps, all)?, None).of_session(id) {
+        gaps.extend(Row::all(&rows?).map(Gap::of));
+    }
+    gaps.sort_by_key(|gap| gap.at);
+    let rows = if results { Some(ResultRows::new(scan(Table::Results)?)) } else { None };
+    Ok(Shown {
+        statements: Statements::new(scan(Table::Statements)?),
+        gaps: gaps.into_iter().peekable(),
+        rows,
+    })
+}
+
+/// What a session said, in its order.
+pub struct Shown {
+    statements: Statements,
+    gaps: Peekable<std::vec::IntoIter<Gap>>,
+    rows: Option<ResultRows>,
+}
+
+impl Iterator for Shown {
+    type Item = Result<Item, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let statement = match self.statements.peek() {
+            None => return self.gaps.next().map(|gap| Ok(Item::Gap(gap))),
+            Some(Err(_)) => return self.statements.next().and_then(Result::err).map(Err),
+            Some(Ok(statement)) => statement,
+        };
+        if let Some(gap) = self.gaps.next_if(|gap| gap.at < statement.started_at) {
+            return Some(Ok(Item::Gap(gap)));
+        }
+        let mut statement = match self.statements.next()? {
+            Ok(statement) => statement,
+            Err(error) => return Some(Err(error)),
+        };
+        if let Some(rows) = &mut self.rows {
+            match rows.of(statement.seq) {
+                Ok(rows) => statement.results = Some(rows),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        Some(Ok(Item::Statement(Box::new(statement))))
+    }
+}
+
+impl Gap {
+    fn of(row: Row<'_>) -> Self {
+        Self {
+            at: row.time("at"),
+            direction: row.owned("direction"),
+            offset: row.number("offset"),
+            length: row.number("length"),
+            reason: row.owned("reason"),
+            lost_table: row.owned("lost_table"),
+            lost_rows: row.number("lost_rows"),
+            json: row.json(),
+        }
+    }
+}
+
+impl Statement {
+    fn of(row: Row<'_>) -> Self {
+        Self {
+            seq: row.number("seq").unwrap_or_default(),
+            started_at: row.time("started_at"),
+            duration_us: row.number("duration_us"),
+            protocol: row.owned("protocol"),
+            sql: row.owned("sql"),
+            statement_name: row.owned("statement_name"),
+            params: row.texts_in("params", "value"),
+            columns: row.texts_in("columns", "name"),
+            rows: row.number("rows"),
+            command_tag: row.owned("command_tag"),
+            status: row.owned("status"),
+            sqlstate: row.owned("sqlstate"),
+            error_message: row.owned("error_message"),
+            complete: row.flag("complete").unwrap_or(true),
+            results_truncated: row.flag("results_truncated").unwrap_or_default(),
+            params_truncated: row.flag("params_truncated").unwrap_or_default(),
+            results: None,
+            json: row.json(),
+        }
+    }
+}
+
+/// A session's statements, a batch at a time. Files stand in the order in which they were written, and a
+/// session's statements are recorded in their order.
+struct Statements {
+    scan: Scan,
+    batch: std::vec::IntoIter<Statement>,
+    peeked: Option<Result<Statement, ReadError>>,
+}
+
+impl Statements {
+    fn new(scan: Scan) -> Self {
+        Self { scan, batch: Vec::new().into_iter(), peeked: None }
+    }
+
+    fn peek(&mut self) -> Option<&Result<Statement, ReadError>> {
+        if self.peeked.is_none() {
+            self.peeked = self.read();
+        }
+        self.peeked.as_ref()
+    }
+
+    fn next(&mut self) -> Option<Result<Statement, ReadError>> {
+        self.peeked.take().or_else(|| self.read())
+    }
+
+    fn read(&mut self) -> Option<Result<Statement, ReadError>> {
+        loop {
+            if let Some(statement) = self.batch.next() {
+                return Some(Ok(statement));
+            }
+            match self.scan.next()? {
+                Ok(rows) => self.batch = Row::all(&rows).map(Statement::of).collect::<Vec<_>>().into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// A session's rows of results, a batch at a time.
+struct ResultRows {
+    scan: Scan,
+    batch: Peekable<std::vec::IntoIter<(i64, Vec<Option<String>>)>>,
+}
+
+impl ResultRows {
+    fn new(scan: Scan) -> Self {
+        Self { scan, batch: Vec::new().into_iter().peekable() }
+    }
+
+    /// The rows of a statement. Asked for in the order of the statements.
+    fn of(&mut self, seq: i64) -> Result<Vec<Vec<Option<String>>>, ReadError> {
+        let mut rows = Vec::new();
+        loop {
+            while let Some((of, values)) = self.batch.next_if(|(of, _)| *of <= seq) {
+                if of == seq {
+                    rows.push(values);
+                }
+            }
+            if self.batch.peek().is_some() {
+                return Ok(rows);
+            }
+            let Some(batch) = self.scan.next().transpose()? else { return Ok(rows) };
+            let batch = Row::all(&batch).map(|row| (row.number("seq").unwrap_or(-1), row.texts("values")));
+            self.batch = batch.collect::<Vec<_>>().into_iter().peekable();
+        }
+    }
+}
+
+/// Adds the sessions that have statements in a file and whose id `names` accepts.
+fn add_open(
+    file: &Path,
+    names: &impl Fn(&str) -> bool,
+    found: &mut BTreeMap<String, SessionRow>,
+) -> Result<(), ReadError> {
+    let mut groups = Vec::new();
+    session_ids(file, |group, id| {
+        if names(id) && groups.last() != Some(&group) {
+            groups.push(group);
+        }
+    })?;
+    if groups.is_empty() {
+        return Ok(());
+    }
+    for rows in row_groups(file, groups, OPEN_COLUMNS)?.into_iter().flatten() {
+        let rows = rows.map_err(|error| ReadError::File { path: file.to_owned(), source: error.into() })?;
+        for row in Row::all(&rows) {
+            let Some(id) = row.text("session_id").filter(|id| names(id)) else { continue };
+            if found.len() < CANDIDATES || found.contains_key(id) {
+                found.entry(id.to_owned()).or_insert_with(|| SessionRow::begin(row)).count(row);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The dates in which a session may have begun, by its id, with a day to spare. The end is none if there is no
+/// telling.
+fn dates_of(id: &str) -> Dates {
+    let born = id.parse().ok().and_then(born);
+    Dates { from: born.map(|at| day(at, -1)), to: born.map(|at| day(at, 1)) }
+}
+
+/// Candidates that are listed for an ambiguous name.
+const CANDIDATES: usize = 20;
+
+/// A shorter name fits too many sessions to be meant.
+const SHORTEST_NAME: usize = 4;
+
+/// What is read of statements to describe a session that has no row of its own yet.
+const OPEN_COLUMNS: &[&str] =
+    &["session_id", "node", "started_at", "pg_user", "database", "application_name", "client_addr", "status"];
