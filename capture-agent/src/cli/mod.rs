@@ -6,6 +6,14 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+mod print;
+mod sessions;
+mod show;
+mod when;
+
+use sessions::SessionsArgs;
+use show::ShowArgs;
+
 use crate::config::Config;
 use crate::probes::{Selector, SocketHooks};
 use crate::telemetry;
@@ -32,6 +40,12 @@ enum Command {
         /// The file
         file: PathBuf,
     },
+    /// List recorded sessions
+    #[command(after_help = sessions::HELP)]
+    Sessions(SessionsArgs),
+    /// Show what was said in one session
+    #[command(after_help = show::HELP)]
+    Show(ShowArgs),
 }
 
 /// Where the configuration and the record are.
@@ -97,6 +111,9 @@ pub fn main(agent: Agent) -> ExitCode {
     let cli = Cli::parse();
     telemetry::init_logging();
     execute(cli.command, agent).unwrap_or_else(|error| {
+        if print::is_broken_pipe(&error) {
+            return ExitCode::SUCCESS;
+        }
         let _ = writeln!(std::io::stderr(), "error: {error:#}");
         ExitCode::FAILURE
     })
@@ -116,7 +133,13 @@ fn execute(command: Command, agent: Agent) -> anyhow::Result<ExitCode> {
             writeln!(std::io::stdout(), "{}: ok", file.display())?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Sessions(args) => sessions::sessions(args, &mut stdout()),
+        Command::Show(args) => show::show(&args, &mut stdout()),
     }
+}
+
+fn stdout() -> impl std::io::Write {
+    std::io::BufWriter::new(std::io::stdout())
 }
 
 impl Place {
@@ -132,14 +155,18 @@ impl Place {
     }
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 wrong usage, 3 nothing found.";
+/// Exit code of `show`: there is no such session, or there are several.
+const NOT_FOUND: u8 = 3;
+
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such session.";
 
 const RUN_HELP: &str = "\
 Example: record the server on port 5432 into /data/capture
   capture-agent run --server 5432 --data-dir /data/capture
 
-Prints `capturing N server(s)` on stderr once every hook is attached. On SIGTERM or SIGINT it writes what it
-has and exits 0. Servers and sessions that start later are found by themselves. CAPTURE_LOG=debug logs more.
+Prints `capturing N server(s)` on stderr once every hook is attached. On SIGTERM
+or SIGINT it writes what it has and exits 0. Servers and sessions that start
+later are found by themselves. CAPTURE_LOG=debug logs more.
 
 Exit codes: 0 stopped by a signal, 1 failure, 2 wrong usage.";
 
@@ -147,13 +174,15 @@ const DOCTOR_HELP: &str = "\
 Example:
   capture-agent doctor
 
-Exit codes: 0 this host is ready, 1 something that capture needs is missing, 2 wrong usage.";
+Exit codes: 0 this host is ready, 1 something that capture needs is missing,
+2 wrong usage.";
 
 const CHECK_HELP: &str = "\
 Example:
   capture-agent check /etc/capture/capture.toml
 
-Exit codes: 0 the file is valid, 1 it is not (file, line and what was expected are printed), 2 wrong usage.";
+Exit codes: 0 the file is valid, 1 it is not (file, line and what was expected
+are printed), 2 wrong usage.";
 
 #[cfg(test)]
 mod tests {
