@@ -10,8 +10,8 @@ mod servers;
 mod sessions;
 
 use std::io::Write as _;
-use std::os::unix::net::UnixDatagram;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,9 +21,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
 use self::capture::Capture;
+pub use self::examine::doctor;
 use self::servers::Servers;
 use self::sessions::Sessions;
-pub use self::examine::doctor;
 use crate::cli::RunOptions;
 use crate::probes::Kernel;
 use crate::record::{Recorder, Settings};
@@ -57,7 +57,11 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     let mut capture = Capture {
         kernel,
         ring,
-        sessions: Sessions::new(Limits { rows: config.results.rows, bytes: config.results.bytes, ..Limits::default() }),
+        sessions: Sessions::new(Limits {
+            rows: config.results.rows,
+            bytes: config.results.bytes,
+            ..Limits::default()
+        }),
         servers: Servers::new(options.servers),
         recorder,
         metrics_file: options.metrics_file,

@@ -347,7 +347,9 @@ impl Decoder {
             (Mode::Startup, [a, b, c, d, ..]) => {
                 let length = u32::from_be_bytes([*a, *b, *c, *d]);
                 match length.checked_sub(4) {
-                    Some(body @ 4..=tag::MAX_STARTUP) => Ok(Some(Header { tag: tag::STARTUP, size: 4, body })),
+                    Some(body @ 4..=tag::MAX_STARTUP) => {
+                        Ok(Some(Header { tag: tag::STARTUP, size: 4, body }))
+                    }
                     _ => Err(FrameError::StartupLength { length }),
                 }
             }

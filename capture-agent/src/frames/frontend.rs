@@ -50,7 +50,12 @@ impl<'a> Parse<'a> {
             return Some(Self { name, text: reader.rest(), types: &[], exact: false });
         };
         let types = reader.count(4).and_then(|count| reader.take(count * 4));
-        Some(Self { name, text, types: types.unwrap_or_default(), exact: types.is_some() && reader.is_empty() })
+        Some(Self {
+            name,
+            text,
+            types: types.unwrap_or_default(),
+            exact: types.is_some() && reader.is_empty(),
+        })
     }
 }
 
@@ -78,8 +83,7 @@ impl<'a> Bind<'a> {
         let mut reader = Reader(body);
         let portal = reader.cstr()?;
         let statement = reader.cstr()?;
-        let mut bind =
-            Self { portal, statement, formats: &[], result_formats: &[], cut: true, exact: false };
+        let mut bind = Self { portal, statement, formats: &[], result_formats: &[], cut: true, exact: false };
         let Some(formats) = reader.count(2).and_then(|count| reader.take(count * 2)) else {
             return Some(bind);
         };

@@ -35,9 +35,8 @@ fn is_exact(tag: u8, body: &[u8]) -> bool {
             .is_some_and(|bind| bind.exact && formats(bind.formats) && formats(bind.result_formats)),
         b'E' => Execute::read(body).is_some_and(|execute| execute.exact),
         b'D' | b'C' => Target::read(body).is_some_and(|target| target.exact),
-        b'F' => FunctionCall::read(body, |_| {}).is_some_and(|call| {
-            call.exact && formats(call.formats) && matches!(call.result_format, 0 | 1)
-        }),
+        b'F' => FunctionCall::read(body, |_| {})
+            .is_some_and(|call| call.exact && formats(call.formats) && matches!(call.result_format, 0 | 1)),
         b'H' | b'S' | b'X' => body.is_empty(),
         _ => false,
     }

@@ -37,6 +37,19 @@ pub fn open_backends(server: &Server, mut known: impl FnMut(u32) -> bool) -> Vec
         .collect()
 }
 
+/// Whether the backend's title says that it waits for the client's next request. The server sets this title when
+/// it has sent ReadyForQuery (`src/backend/tcop/postgres.c`), and another when a request arrives.
+pub fn waits_for_client(tgid: u32) -> bool {
+    processes::command_line(tgid).is_some_and(|title| title_waits(&title))
+}
+
+fn title_waits(title: &str) -> bool {
+    title.starts_with("postgres: ")
+        && [" idle", " idle in transaction", " idle in transaction (aborted)"]
+            .iter()
+            .any(|activity| title.ends_with(activity))
+}
+
 fn open_backend(postmaster: u32, port: u16, tgid: u32) -> Option<OpenBackend> {
     let (fd, peer) = client_socket(tgid, port)?;
     let mut info = OpenInfo { postmaster, fd, ..OpenInfo::default() };
@@ -157,6 +170,14 @@ mod tests {
         assert_eq!(of("postgres: checkpointer"), None);
         assert_eq!(of("postgres: al ice shop [local] idle"), None);
         assert_eq!(of("nginx: worker process"), None);
+    }
+
+    #[test]
+    fn a_title_tells_whether_the_server_waits() {
+        assert!(title_waits("postgres: alice shop [local] idle"));
+        assert!(title_waits("postgres: alice shop 10.0.0.7(5123) idle in transaction (aborted)"));
+        assert!(!title_waits("postgres: alice shop [local] SELECT"));
+        assert!(!title_waits("postgres: alice shop [local] authentication"));
     }
 
     #[test]

@@ -13,10 +13,10 @@ mod processes;
 mod ring;
 mod servers;
 
-pub use backends::{OpenBackend, open_backends};
+pub use backends::{OpenBackend, open_backends, waits_for_client};
 pub use event::Event;
 pub use hooks::{Plan, SocketHooks};
 pub use kernel::{Counters, Kernel, LoadError};
-pub use processes::{executable, monotonic_now, unix_offset};
+pub use processes::{executable, monotonic_now, raise_priority, unix_offset};
 pub use ring::Ring;
 pub use servers::{Selector, Server, find_servers, is_server_process};

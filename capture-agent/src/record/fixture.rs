@@ -45,6 +45,7 @@ pub(crate) fn session(n: u128, started_at: Micros) -> SessionInfo {
             user: None,
             database: None,
             partial: false,
+            idle: false,
         },
         user: Some("alice".into()),
         database: Some("shop".into()),

@@ -10,7 +10,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::fixture::{MORNING, columns, end, exchange, recorder, row, session, with_params};
 use super::*;
-use crate::session::{Direction, GapReason, Micros, Sink, Status};
+use crate::session::{Direction, GapReason, Micros, Sink, SqlState, Status};
 
 #[test]
 fn what_was_said_is_in_the_files() {
@@ -27,7 +27,7 @@ fn what_was_said_is_in_the_files() {
     recorder.statement(&session, &select);
     let mut failed = exchange(1, Micros(MORNING.0 + 5), "SELEC");
     failed.status = Status::Failed;
-    failed.sqlstate = Some("42601".to_owned());
+    failed.sqlstate = SqlState::new(b"42601");
     failed.error_message = Some("syntax error at or near \"SELEC\"".to_owned());
     failed.sql = None;
     failed.duration_us = None;

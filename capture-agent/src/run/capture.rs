@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use capture_common::{OpenInfo, SessionKey, Tracked};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::servers::Servers;
 use super::sessions::{Clock, Sessions};
-use crate::probes::{Counters, Event, Kernel, Ring, monotonic_now};
+use crate::probes::{Counters, Event, Kernel, Ring, monotonic_now, raise_priority};
 use crate::record::Recorder;
 use crate::telemetry::metrics;
 
@@ -44,9 +44,17 @@ impl Capture {
 
     /// Captures until `stop` is set; `wake` is readable then. Then drains and writes what there is.
     pub(super) fn run(mut self, stop: &AtomicBool, wake: RawFd) -> anyhow::Result<()> {
+        if let Err(error) = raise_priority(PRIORITY) {
+            debug!(%error, "the capture thread runs at normal priority");
+        }
         let now = monotonic_now();
-        let mut rounds =
-            Rounds { clock: Clock::now(), tick: now, scan: now, counters: Counters::default(), snapshot: None };
+        let mut rounds = Rounds {
+            clock: Clock::now(),
+            tick: now,
+            scan: now,
+            counters: Counters::default(),
+            snapshot: None,
+        };
         while !stop.load(Ordering::Acquire) {
             let limit = if self.servers.any_starting() { LOOK_AGAIN } else { TICK };
             self.ring.wait(wake, limit)?;
@@ -63,7 +71,8 @@ impl Capture {
         ring.drain(BATCH, |event| match event {
             Event::Data { key, .. } => {
                 if !sessions.data(&event, clock, recorder) {
-                    let info = kernel.tracked(key.tgid).filter(|entry| entry.session == key).map(|entry| entry.open);
+                    let info =
+                        kernel.tracked(key.tgid).filter(|entry| entry.session == key).map(|entry| entry.open);
                     sessions.begin(key, servers.origin(&info.unwrap_or_default(), key, clock), recorder);
                     sessions.data(&event, clock, recorder);
                 }
@@ -152,6 +161,9 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// On a host whose processors are all busy the reader must not wait for its turn until the ring is full. It needs
+/// a few percent of one processor; with these levels it gets them promptly.
+const PRIORITY: i32 = 10;
 /// Events handled before anything else gets a turn.
 const BATCH: usize = 4096;
 /// How often the recorder is told the time, and losses are looked for.

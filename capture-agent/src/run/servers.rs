@@ -64,7 +64,9 @@ impl Servers {
     /// Looks again at the servers that are starting. A server writes its port before it listens.
     pub(super) fn look_again(&mut self, kernel: &mut Kernel) {
         for tgid in std::mem::take(&mut self.starting) {
-            let Some(server) = Server::inspect(tgid).filter(|_| probes::is_server_process(tgid)) else { continue };
+            let Some(server) = Server::inspect(tgid).filter(|_| probes::is_server_process(tgid)) else {
+                continue;
+            };
             if server.port.is_none() {
                 self.starting.insert(tgid);
             }
@@ -111,12 +113,16 @@ fn find_open_sessions(
     sessions: &mut Sessions,
     recorder: &mut Recorder,
 ) {
-    let found = probes::open_backends(server, |tgid| sessions.contains(tgid) || kernel.tracked(tgid).is_some());
+    let found =
+        probes::open_backends(server, |tgid| sessions.contains(tgid) || kernel.tracked(tgid).is_some());
     let now = probes::monotonic_now();
     for backend in found {
         match kernel.follow_backend(&backend, now) {
             Ok(Some(key)) => {
-                let origin = open_origin(&backend, Clock::now().unix(now), server.version.clone());
+                // The title is read after the kernel side counts: if nothing moved by then, nothing moved since.
+                let idle = probes::waits_for_client(backend.tgid)
+                    && kernel.tracked(backend.tgid).is_some_and(|entry| entry.offset == [0, 0]);
+                let origin = open_origin(&backend, Clock::now().unix(now), server.version.clone(), idle);
                 sessions.begin(key, origin, recorder);
             }
             // Forked in this moment: the kernel side is faster.

@@ -66,7 +66,9 @@ impl Sessions {
     /// Bytes passed. False if the session is not known.
     #[inline]
     pub(super) fn data(&mut self, event: &Event<'_>, clock: Clock, recorder: &mut Recorder) -> bool {
-        let Event::Data { key, at, from_server, offset, loss, end_of_call, bytes } = *event else { return true };
+        let Event::Data { key, at, from_server, offset, loss, end_of_call, bytes } = *event else {
+            return true;
+        };
         let Some((known, session)) = self.open.get_mut(&key.tgid) else { return false };
         if *known != key {
             return false;
@@ -143,15 +145,22 @@ pub(super) fn origin(info: &OpenInfo, started_at: Micros, server_version: Option
         user: None,
         database: None,
         partial: false,
+        idle: false,
     }
 }
 
-/// What a session that was open before the agent looks like from outside.
-pub(super) fn open_origin(backend: &OpenBackend, started_at: Micros, server_version: Option<String>) -> Origin {
+/// What a session that was open before the agent looks like from outside. `idle`: see [`Origin::idle`].
+pub(super) fn open_origin(
+    backend: &OpenBackend,
+    started_at: Micros,
+    server_version: Option<String>,
+    idle: bool,
+) -> Origin {
     Origin {
         user: backend.user.clone(),
         database: backend.database.clone(),
         partial: true,
+        idle,
         ..origin(&backend.info, started_at, server_version)
     }
 }

@@ -57,6 +57,9 @@ pub struct Origin {
     pub database: Option<String>,
     /// Whether the session was open before the agent saw it: its beginning is not in the record.
     pub partial: bool,
+    /// Whether the server was seen to wait for the client's next request before anything was read: only of a
+    /// session that was open before the agent. Its first request is then known to begin a message.
+    pub idle: bool,
 }
 
 /// What is known of a session so far. Fields fill up as the session proceeds.
@@ -180,7 +183,9 @@ impl Tag {
 impl From<&str> for Tag {
     fn from(text: &str) -> Self {
         let mut tag = Self { bytes: [0; Self::CAPACITY], length: 0 };
-        for (place, byte) in tag.bytes.iter_mut().zip(text.bytes().take(text.floor_char_boundary(Self::CAPACITY))) {
+        for (place, byte) in
+            tag.bytes.iter_mut().zip(text.bytes().take(text.floor_char_boundary(Self::CAPACITY)))
+        {
             *place = byte;
             tag.length += 1;
         }
@@ -192,7 +197,10 @@ impl std::ops::Deref for Tag {
     type Target = str;
 
     fn deref(&self) -> &str {
-        self.bytes.get(..usize::from(self.length)).and_then(|text| str::from_utf8(text).ok()).unwrap_or_default()
+        self.bytes
+            .get(..usize::from(self.length))
+            .and_then(|text| str::from_utf8(text).ok())
+            .unwrap_or_default()
     }
 }
 

@@ -82,9 +82,10 @@ impl Sink for Hold {
     fn row(&mut self, _session: &SessionInfo, row: RowValues<'_>) {
         let values = match row.values {
             Values::DataRow(data) => HeldValues::DataRow(data.into()),
-            Values::Fields { fields, binary } => {
-                HeldValues::Fields { fields: fields.iter().map(|field| field.map(Box::from)).collect(), binary }
-            }
+            Values::Fields { fields, binary } => HeldValues::Fields {
+                fields: fields.iter().map(|field| field.map(Box::from)).collect(),
+                binary,
+            },
         };
         let size = match &values {
             HeldValues::DataRow(data) => data.len(),
@@ -93,7 +94,13 @@ impl Sink for Hold {
         self.bytes = self.bytes.saturating_add(size + size_of::<Held>() + size_of_val(row.columns));
         if self.bytes <= MOST {
             let columns = row.columns.into();
-            self.held.push(Held::Row { seq: row.seq, row: row.row, started_at: row.started_at, columns, values });
+            self.held.push(Held::Row {
+                seq: row.seq,
+                row: row.row,
+                started_at: row.started_at,
+                columns,
+                values,
+            });
         }
     }
 

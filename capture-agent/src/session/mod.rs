@@ -80,7 +80,7 @@ pub struct Session {
 impl Session {
     /// A session of which nothing was read yet.
     pub fn new(origin: Origin, limits: Limits) -> Self {
-        let partial = origin.partial;
+        let Origin { partial, idle, .. } = origin;
         let info = SessionInfo {
             user: origin.user.as_deref().map(Into::into),
             database: origin.database.as_deref().map(Into::into),
@@ -95,9 +95,10 @@ impl Session {
         Self {
             info,
             frontend: Lane::new(Direction::Frontend, partial),
-            backend: Lane::new(Direction::Backend, partial),
+            // A server that waits sends nothing but whole messages next.
+            backend: Lane::new(Direction::Backend, partial && !idle),
             conversation: Conversation::new(limits, partial),
-            sync: sync::Sync::default(),
+            sync: sync::Sync::new(partial && idle),
             hold: None,
             protocol_error: None,
         }
@@ -137,7 +138,8 @@ impl Session {
 
     /// The backend ended, and the session with it.
     pub fn close(mut self, close: Close, sink: &mut impl Sink) {
-        let Close { ends: [frontend, backend], losses: [frontend_loss, backend_loss], exit_status, at } = close;
+        let Close { ends: [frontend, backend], losses: [frontend_loss, backend_loss], exit_status, at } =
+            close;
         self.advance_to(Direction::Frontend, frontend, frontend_loss, at, sink);
         self.advance_to(Direction::Backend, backend, backend_loss, at, sink);
         let signal = u8::try_from(exit_status & WAIT_SIGNAL).unwrap_or(0);

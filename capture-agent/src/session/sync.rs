@@ -17,8 +17,8 @@
 use super::conversation::Turn;
 use super::hold::Hold;
 use super::{Direction, Micros, Session, Sink};
-use crate::frames::resync::{READY_LEN, Tail, is_chain};
 use crate::frames::Mode;
+use crate::frames::resync::{READY_LEN, Tail, is_chain};
 use crate::streams::Hole;
 
 /// What is known of the two streams' common state.
@@ -37,6 +37,13 @@ pub(super) struct Sync {
     candidate: Vec<u8>,
     /// Whether `candidate` holds all of the present receive, and the server was idle before it.
     is_candidate: bool,
+}
+
+impl Sync {
+    /// `idle`: the server was seen to wait for the client, as after ReadyForQuery.
+    pub(super) fn new(idle: bool) -> Self {
+        Self { idle, ..Self::default() }
+    }
 }
 
 impl Session {

@@ -62,14 +62,7 @@ impl Conversation {
 
     /// Sync and Flush are passed over by the server in a COPY from the client (`CopyGetData` in
     /// `src/backend/commands/copyfromparse.c`).
-    fn input(
-        &mut self,
-        kind: Kind,
-        body: &[u8],
-        whole: bool,
-        holed: bool,
-        turn: &mut Turn<'_, impl Sink>,
-    ) {
+    fn input(&mut self, kind: Kind, body: &[u8], whole: bool, holed: bool, turn: &mut Turn<'_, impl Sink>) {
         self.run.touched |= holed;
         match kind {
             Kind::CopyData => self.copy_rows(body, whole, turn),
@@ -118,12 +111,7 @@ impl Conversation {
     }
 
     /// One row. Whether more are wanted.
-    fn copy_row(
-        &mut self,
-        fields: &[Option<&[u8]>],
-        binary: bool,
-        turn: &mut Turn<'_, impl Sink>,
-    ) -> bool {
+    fn copy_row(&mut self, fields: &[Option<&[u8]>], binary: bool, turn: &mut Turn<'_, impl Sink>) -> bool {
         if self.run.rows == 0 {
             self.exchange.first_row_us = Some(turn.at.0.saturating_sub(self.exchange.started_at.0));
         }
@@ -132,7 +120,13 @@ impl Conversation {
         let admitted = self.run.admit(size, &self.limits);
         if admitted {
             let values = Values::Fields { fields, binary };
-            let row = RowValues { seq: self.exchange.seq, row, started_at: self.exchange.started_at, columns: &[], values };
+            let row = RowValues {
+                seq: self.exchange.seq,
+                row,
+                started_at: self.exchange.started_at,
+                columns: &[],
+                values,
+            };
             turn.sink.row(turn.info, row);
         }
         admitted

@@ -209,7 +209,8 @@ impl Conversation {
     ) {
         let unknown = ended.status == Status::Unknown;
         let mut portal = passed.or_else(|| self.names.close(name)).unwrap_or_default();
-        let mut range = request.map_or((portal.offset, portal.offset.saturating_add(portal.bytes_in)), Request::range);
+        let mut range =
+            request.map_or((portal.offset, portal.offset.saturating_add(portal.bytes_in)), Request::range);
         if portal.bytes_in > 0 {
             range.0 = portal.offset;
         }

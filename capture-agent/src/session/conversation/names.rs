@@ -122,7 +122,12 @@ impl Names {
 
     /// The unnamed statement, or the one before it, if it has just this text and these types: what it was found
     /// to be holds again.
-    pub(super) fn same_unnamed(&self, text: &[u8], types: &[u8], encoding: Encoding) -> Option<&Arc<Prepared>> {
+    pub(super) fn same_unnamed(
+        &self,
+        text: &[u8],
+        types: &[u8],
+        encoding: Encoding,
+    ) -> Option<&Arc<Prepared>> {
         let same = |prepared: &&Arc<Prepared>| {
             prepared.sql.as_ref().is_some_and(|sql| sql.as_bytes() == text)
                 && (prepared.types.is_empty() || *prepared.types == *types)

@@ -37,8 +37,7 @@ impl Progress {
     /// The beginning of a query string.
     pub(super) fn new(request: &Request, info: &SessionInfo) -> Self {
         let query = frontend::Query::read(&request.body);
-        let text: Option<Arc<str>> =
-            (!request.holed).then(|| info.client_encoding.decode(query.text).into());
+        let text: Option<Arc<str>> = (!request.holed).then(|| info.client_encoding.decode(query.text).into());
         let scs = info.standard_conforming_strings;
         let several = text.as_ref().is_some_and(|text| has_several(text, scs));
         Self {

@@ -9,9 +9,7 @@ use super::{Conversation, Phase, Then, Turn};
 use crate::frames::backend::{self, ErrorFields};
 use crate::frames::frontend::{Bind, Execute, FunctionCall, Parse, Target, format_at};
 use crate::frames::{Frame, tag};
-use crate::session::{
-    Column, Param, Protocol, RowValues, SessionInfo, Sink, SqlState, Status, Tag, Values,
-};
+use crate::session::{Column, Param, Protocol, RowValues, SessionInfo, Sink, SqlState, Status, Tag, Values};
 
 impl Conversation {
     /// A message of the server's.
@@ -455,7 +453,13 @@ impl Conversation {
             self.exchange.first_row_us = Some(turn.at.0.saturating_sub(self.exchange.started_at.0));
             if self.run.admit(size, &self.limits) {
                 let values = Values::Fields { fields: &[value], binary };
-                let row = RowValues { seq: self.exchange.seq, row: 0, started_at: self.exchange.started_at, columns: &[], values };
+                let row = RowValues {
+                    seq: self.exchange.seq,
+                    row: 0,
+                    started_at: self.exchange.started_at,
+                    columns: &[],
+                    values,
+                };
                 turn.sink.row(turn.info, row);
             }
         } else {

@@ -122,13 +122,7 @@ impl Conversation {
     }
 
     /// A DataRow.
-    pub(super) fn data_row(
-        &mut self,
-        body: &[u8],
-        size: u64,
-        whole: bool,
-        turn: &mut Turn<'_, impl Sink>,
-    ) {
+    pub(super) fn data_row(&mut self, body: &[u8], size: u64, whole: bool, turn: &mut Turn<'_, impl Sink>) {
         let run = &mut self.run;
         if run.rows == 0 {
             self.exchange.first_row_us = Some(turn.at.0.saturating_sub(self.exchange.started_at.0));
@@ -141,7 +135,16 @@ impl Conversation {
         if run.admit(body.len(), &self.limits) {
             let columns = run.columns.as_deref().unwrap_or_default();
             let values = Values::DataRow(body);
-            turn.sink.row(turn.info, RowValues { seq: self.exchange.seq, row, started_at: self.exchange.started_at, columns, values });
+            turn.sink.row(
+                turn.info,
+                RowValues {
+                    seq: self.exchange.seq,
+                    row,
+                    started_at: self.exchange.started_at,
+                    columns,
+                    values,
+                },
+            );
         }
     }
 

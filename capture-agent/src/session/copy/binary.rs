@@ -32,7 +32,8 @@ pub(super) fn inspect(data: &[u8], from: usize, state: &mut State) -> Found {
             return Found::More(at);
         };
         let length = i32::from_be_bytes(*length);
-        let Ok(length) = usize::try_from(length.max(0)).map(|bytes| if length < -1 { usize::MAX } else { bytes })
+        let Ok(length) =
+            usize::try_from(length.max(0)).map(|bytes| if length < -1 { usize::MAX } else { bytes })
         else {
             return Found::End;
         };

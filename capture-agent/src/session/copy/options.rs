@@ -66,7 +66,9 @@ impl Given {
                     let off = ["false", "off", "0", "'false'", "'off'", "'0'"];
                     self.header = tokens.next_if(|next| is(word(sql, next), &off)).is_none();
                 }
-                _ if is(text, &["delimiter", "delimiters"]) => replace(&mut self.delimiter, value(sql, tokens)),
+                _ if is(text, &["delimiter", "delimiters"]) => {
+                    replace(&mut self.delimiter, value(sql, tokens))
+                }
                 _ if is(text, &["null"]) => replace(&mut self.null, value(sql, tokens)),
                 _ if is(text, &["quote"]) => replace(&mut self.quote, value(sql, tokens)),
                 _ if is(text, &["escape"]) => replace(&mut self.escape, value(sql, tokens)),

@@ -76,12 +76,7 @@ fn field<'a>(raw: &'a [u8], options: &Options) -> Option<Cow<'a, [u8]>> {
 }
 
 /// Up to `most` more digits of a number, of which the lowest byte counts.
-fn number(
-    first: u8,
-    base: u8,
-    most: usize,
-    bytes: &mut std::iter::Peekable<impl Iterator<Item = u8>>,
-) -> u8 {
+fn number(first: u8, base: u8, most: usize, bytes: &mut std::iter::Peekable<impl Iterator<Item = u8>>) -> u8 {
     let mut value = first;
     for _ in 0..most {
         let digit = bytes.next_if(|byte| char::from(*byte).is_digit(u32::from(base)));
