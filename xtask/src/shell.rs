@@ -6,6 +6,8 @@ use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _, stdout};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Runs `command` under one line that names `what`, shows the program's latest words while it runs, and ends
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 ///
 /// If the program cannot be started or fails; then with everything that it printed.
 pub(crate) fn step(what: &str, command: &mut Command) -> Result<()> {
-    let mut line = StatusLine::begin(what);
+    let line = StatusLine::begin(what);
     // One pipe for both streams, so that they stay in order.
     let (reader, writer) = std::io::pipe()?;
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
@@ -160,46 +162,61 @@ fn cannot_run(command: &Command) -> String {
     format!("cannot run {}", show(command))
 }
 
-/// One line of progress: what happens, since when, and the program's latest words.
+/// One line of progress: what happens, since when, and the program's latest words. A thread keeps its clock going.
 struct StatusLine {
     what: String,
     began: Instant,
-    told: Instant,
-    terminal: bool,
+    /// The latest words; closed when the work ends.
+    words: Sender<String>,
+    ticker: JoinHandle<()>,
 }
 
 impl StatusLine {
     fn begin(what: &str) -> Self {
-        let now = Instant::now();
-        let line = Self { what: what.to_owned(), began: now, told: now, terminal: stdout().is_terminal() };
-        if line.terminal {
-            line.draw("");
-        }
-        line
+        let began = Instant::now();
+        let (words, latest) = channel();
+        let what = what.to_owned();
+        let ticker = thread::spawn({
+            let what = what.clone();
+            move || tick(&what, began, &latest)
+        });
+        Self { what, began, words, ticker }
     }
 
-    /// Shows `words`: at once on a terminal, else a line now and then, so that a log does not look dead.
-    fn show(&mut self, words: &str) {
-        let words = words.trim();
-        if self.terminal {
-            self.draw(words);
-        } else if self.told.elapsed() > SILENCE {
-            self.told = Instant::now();
-            println!("  {} ... {}: {}", self.what, human(self.began.elapsed()), shorten(words));
-        }
+    fn show(&self, words: &str) {
+        // Progress is no reason to stop the work.
+        drop(self.words.send(words.trim().to_owned()));
     }
 
     fn end(self, outcome: &str) {
-        if self.terminal {
-            print!("\r\x1b[2K");
-        }
-        println!("  {:<WIDTH$} {:>11}  {outcome}", self.what, human(self.began.elapsed()));
+        drop(self.words);
+        drop(self.ticker.join());
+        let line = format!("  {:<WIDTH$} {:>11}  {outcome}", self.what, human(self.began.elapsed()));
+        println!("{}", line.trim_end());
     }
+}
 
-    fn draw(&self, words: &str) {
-        print!("\r\x1b[2K  {:<WIDTH$} {:>11}  {}", self.what, human(self.began.elapsed()), shorten(words));
-        // A terminal that went away is no reason to stop the work.
-        drop(stdout().flush());
+/// Draws the line until the words end: at once on a terminal, else now and then, so that a log does not look dead.
+fn tick(what: &str, began: Instant, latest: &Receiver<String>) {
+    let terminal = stdout().is_terminal();
+    let mut words = String::new();
+    let mut told = began;
+    loop {
+        if terminal {
+            print!("\r\x1b[2K  {what:<WIDTH$} {:>11}  {}", human(began.elapsed()), shorten(&words));
+            drop(stdout().flush());
+        } else if told.elapsed() > SILENCE {
+            told = Instant::now();
+            println!("  {what} ... {} {}", human(began.elapsed()), shorten(&words));
+        }
+        match latest.recv_timeout(TICK) {
+            Ok(newer) => words = latest.try_iter().last().unwrap_or(newer),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    if terminal {
+        print!("\r\x1b[2K");
     }
 }
 
@@ -210,7 +227,10 @@ fn shorten(words: &str) -> String {
 /// Columns for the name of a step.
 const WIDTH: usize = 52;
 
-/// How long a program may work without a sign of life in a log.
+/// How often a line on a terminal is drawn anew.
+const TICK: Duration = Duration::from_millis(200);
+
+/// How long a log stays silent.
 const SILENCE: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
