@@ -3,6 +3,7 @@
 //! Fields are the columns of `docs/schema.md`, with its units.
 #![expect(missing_docs, reason = "docs/schema.md documents the columns")]
 
+use std::fmt;
 use std::path::Path;
 use std::process::Command;
 
@@ -116,6 +117,19 @@ pub struct Gap {
     pub reason: String,
     pub lost_table: Option<String>,
     pub lost_rows: Option<u64>,
+}
+
+/// What a failure message shows of a statement.
+impl fmt::Display for Statement {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sql = self.sql.as_deref().map(|sql| sql.chars().take(120).collect::<String>());
+        write!(out, "#{} {} {} {sql:?}", self.seq, self.status, self.protocol)?;
+        write!(out, " name {:?} rows {:?} tag {:?}", self.statement_name, self.rows, self.command_tag)?;
+        let values = self.params.iter().flatten().map(|param| param.value.as_deref());
+        write!(out, " params {:?}", values.take(4).collect::<Vec<_>>())?;
+        write!(out, " error {:?} {:?}", self.sqlstate, self.error_message)?;
+        write!(out, " bytes {} {} complete {}", self.bytes_in, self.bytes_out, self.complete)
+    }
 }
 
 /// Where in the agent's data folder any of `words` stands: in a value of any table, or in the bytes of any file.

@@ -130,18 +130,25 @@ fn a_session_that_was_open_before_the_agent_is_partial_and_otherwise_right() -> 
         assert_eq!(session.database.as_deref(), Some(database));
         assert_eq!(session.transport, transport);
         assert_eq!(session.end_reason.as_deref(), Some("terminate"));
-        let statements = record.statements_of(session);
-        assert_eq!(statements.len(), 20, "{statements:#?}");
-        for (number, pair) in statements.chunks(2).enumerate() {
+        let mut statements = record.statements_of(session);
+        // The very first may be what the streams get in step with; then it is declared.
+        if statements.len() == 19 {
+            assert!(session.gap_bytes > 0, "{session:?}");
+            assert!(statements.iter().all(|row| row.sql.as_deref() != Some("select 'later 0'")));
+            statements.remove(0);
+        }
+        for (number, pair) in statements.rchunks_exact(2).rev().enumerate() {
+            let number = number + 10 - statements.len() / 2;
             assert_eq!(pair[0].sql.as_deref(), Some(format!("select 'later {number}'").as_str()));
             assert_eq!(pair[0].status, "completed");
             // Its text was sent before the record begins: unknown, never some other text.
-            assert_eq!(pair[1].sql, None, "{:?}", pair[1]);
+            assert_eq!(pair[1].sql, None, "{}", pair[1]);
             assert_eq!(pair[1].statement_name.as_deref(), Some("early"));
             let param = pair[1].params.iter().flatten().next().and_then(|param| param.value.clone());
             assert_eq!(param, Some(format!("value {number}")));
             assert_eq!(record.rows_of(pair[1]).len(), 1);
         }
+        assert!(statements.len() >= 18, "{} statements", statements.len());
     }
     assert_eq!(record.session_of_backend(pids[0])?.client_port, Some(port));
     Ok(())
@@ -164,7 +171,7 @@ fn an_agent_that_arrives_in_the_middle_of_a_reply_waits_for_firm_ground() -> any
     assert!(session.partial);
     for statement in record.statements_of(session) {
         let sql = statement.sql.as_deref();
-        assert!(matches!(sql, None | Some("select 'on firm ground'")), "never sent: {statement:?}");
+        assert!(matches!(sql, None | Some("select 'on firm ground'")), "never sent: {statement}");
     }
     record.statement_with("on firm ground")?;
     Ok(())

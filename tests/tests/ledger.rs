@@ -188,18 +188,18 @@ fn closes(session: &Session, counted: Counted) -> anyhow::Result<()> {
 fn no_false_statement(record: &Record, session: &Session, sent: &HashSet<String>) -> anyhow::Result<()> {
     for statement in record.statements_of(session) {
         if let Some(sql) = &statement.sql {
-            anyhow::ensure!(sent.contains(sql), "never sent: {statement:?}");
+            anyhow::ensure!(sent.contains(sql), "never sent: {statement}");
         }
         for param in statement.params.iter().flatten() {
             let value = param.value.as_deref().unwrap_or_default();
-            anyhow::ensure!(value.starts_with("parameter "), "never sent: {statement:?}");
+            anyhow::ensure!(value.starts_with("parameter "), "never sent: {statement}");
         }
         if statement.complete {
-            anyhow::ensure!(statement.status == "completed", "complete, but {statement:?}");
-            anyhow::ensure!(statement.rows == Some(1), "complete, but {statement:?}");
+            anyhow::ensure!(statement.status == "completed", "complete, but {statement}");
+            anyhow::ensure!(statement.rows == Some(1), "complete, but {statement}");
         }
         for row in record.rows_of(statement) {
-            anyhow::ensure!(row.len() == 2, "a row of another shape: {row:?} of {statement:?}");
+            anyhow::ensure!(row.len() == 2, "a row of another shape: {row:?} of {statement}");
         }
     }
     Ok(())

@@ -51,6 +51,8 @@ fn a_later_row_supersedes_that_of_a_session_that_was_open_at_the_stop() -> anyho
     // Nobody watches.
     wire.query("select 'nobody'")?;
     let second = start()?;
+    // The streams get in step with the first.
+    wire.query("select 1")?;
     wire.query("select 'second agent'")?;
     wire.terminate()?;
     server.wait_idle()?;

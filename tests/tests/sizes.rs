@@ -46,7 +46,7 @@ fn a_parameter_of_64_megabytes_is_accounted_for() -> anyhow::Result<()> {
 
 #[test]
 fn a_result_of_one_gigabyte_is_counted_exactly() -> anyhow::Result<()> {
-    let sql = "select repeat('x', 1000), 'size' from generate_series(1, 1060000)";
+    let sql = "select repeat('x', 1000), 'size' from generate_series(1, 1080000)";
     let mut received = 0;
     let (statement, peak) = measured(sql, |wire| {
         wire.send(&frontend::query(sql))?;
@@ -56,7 +56,7 @@ fn a_result_of_one_gigabyte_is_counted_exactly() -> anyhow::Result<()> {
     assert!(received > GIB);
     assert_eq!(
         (statement.rows, statement.status.as_str(), statement.complete),
-        (Some(1_060_000), "completed", true)
+        (Some(1_080_000), "completed", true)
     );
     // All of the reply but ReadyForQuery, which belongs to no statement alone.
     assert!(received - statement.bytes_out <= 6, "{received} came, {} recorded", statement.bytes_out);
@@ -67,7 +67,7 @@ fn a_result_of_one_gigabyte_is_counted_exactly() -> anyhow::Result<()> {
 
 #[test]
 fn a_copy_of_one_gigabyte_to_the_client_is_counted_exactly() -> anyhow::Result<()> {
-    let sql = "copy (select repeat('x', 1000), 'size' from generate_series(1, 1060000)) to stdout";
+    let sql = "copy (select repeat('x', 1000), 'size' from generate_series(1, 1080000)) to stdout";
     let (statement, peak) = measured(sql, |wire| {
         wire.send(&frontend::query(sql))?;
         anyhow::ensure!(discard_reply(wire)? > GIB);
@@ -75,7 +75,7 @@ fn a_copy_of_one_gigabyte_to_the_client_is_counted_exactly() -> anyhow::Result<(
     })?;
     assert_eq!(
         (statement.rows, statement.status.as_str(), statement.complete),
-        (Some(1_060_000), "completed", true)
+        (Some(1_080_000), "completed", true)
     );
     assert_eq!(statement.protocol, "copy");
     assert!(statement.bytes_out > GIB && statement.results_truncated);

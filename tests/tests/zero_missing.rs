@@ -25,7 +25,7 @@ fn psql_over_tcp_and_unix_sockets() -> anyhow::Result<()> {
         }
         Ok(())
     })?;
-    equal(&captured, 30)?;
+    equal(&captured, 25)?;
     let transports: Vec<_> =
         captured.record().sessions.iter().map(|session| session.transport.as_str()).collect();
     assert_eq!(transports, ["tcp", "tcp", "unix"]);
@@ -68,7 +68,7 @@ fn tokio_postgres() -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(tokio_postgres_workload(server))
     })?;
-    equal(&captured, 100)
+    equal(&captured, 55)
 }
 
 #[test]

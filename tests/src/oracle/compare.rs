@@ -63,7 +63,7 @@ impl Judge {
         }
         recorded.pass_skipped();
         if let Some(extra) = recorded.statements.get(recorded.next) {
-            self.differs(format!("{what}: recorded, but not in the log: {extra:?}"));
+            self.differs(format!("{what}: recorded, but not in the log: {extra}"));
         }
         if session.statements != statements.len() as u64 {
             let counted = session.statements;
@@ -82,8 +82,9 @@ impl Judge {
     fn identity(&mut self, what: &str, logged: &Session, session: &record::Session) {
         let user = session.pg_user.as_deref().unwrap_or_default();
         let database = session.database.as_deref().unwrap_or_default();
-        // The log names both only once the startup packet was read.
-        if !logged.user.is_empty() && (user, database) != (logged.user.as_str(), logged.database.as_str()) {
+        // The log names both once the startup packet was read, and no database for a physical walsender.
+        let wrong = |logged: &str, recorded: &str| !logged.is_empty() && logged != recorded;
+        if wrong(&logged.user, user) || wrong(&logged.database, database) {
             self.differs(format!(
                 "{what}: recorded as {user:?} on {database:?}, logged as {:?} on {:?}",
                 logged.user, logged.database
@@ -99,15 +100,13 @@ impl Judge {
     ) -> anyhow::Result<()> {
         let rows = match &executed.said {
             Said::Query(text) => recorded.cover(text)?,
+            Said::Refused(text) if text.is_empty() => recorded.outside(executed),
             Said::Refused(text) => recorded.cover_refused(text)?,
             Said::Execute { name, sql } => vec![recorded.execute(name, sql)?],
             Said::Function(_) => vec![recorded.one_of("function")?],
             Said::Replication(text) => {
                 let row = recorded.one_of("replication")?;
-                ensure!(
-                    row.sql.as_deref().is_some_and(|sql| same_text(sql, text)),
-                    "another command: {row:?}"
-                );
+                ensure!(row.sql.as_deref().is_some_and(|sql| same_text(sql, text)), "another command: {row}");
                 vec![row]
             }
         };
@@ -173,11 +172,37 @@ impl<'a> Recorded<'a> {
         Ok(statement)
     }
 
-    /// Executes that the server skipped after an error in their pipeline are in no log.
+    /// In no log are Executes that the server skipped after an error in their pipeline, and Executes of nothing
+    /// (`exec_execute_message` returns early for them).
     fn pass_skipped(&mut self) {
-        while self.statements.get(self.next).is_some_and(|row| row.status == "skipped") {
+        let unlogged = |row: &&Statement| {
+            row.status == "skipped"
+                || (row.protocol == "extended"
+                    && row.status == "completed"
+                    && row.sql.as_deref().is_some_and(|sql| skip_separators(sql).is_empty()))
+        };
+        while self.statements.get(self.next).is_some_and(unlogged) {
             self.next += 1;
         }
+    }
+
+    /// An error that the log ties to no statement: a malformed message, a Bind of a statement that does not exist.
+    /// If a row was recorded for it, that has the same error.
+    fn outside(&mut self, executed: &Executed) -> Vec<&'a Statement> {
+        self.pass_skipped();
+        let sqlstate = executed.error.as_ref().map(|(sqlstate, _)| sqlstate.as_str());
+        match self.statements.get(self.next) {
+            Some(row) if row.sqlstate.as_deref() == sqlstate => {
+                self.next += 1;
+                vec![row]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The rows around the place that was reached.
+    fn near(&self) -> impl Iterator<Item = &'a Statement> {
+        self.statements.iter().skip(self.next.saturating_sub(2)).take(4).copied()
     }
 
     fn execute(&mut self, name: &str, sql: &str) -> anyhow::Result<&'a Statement> {
@@ -191,7 +216,7 @@ impl<'a> Recorded<'a> {
     fn one_of(&mut self, protocol: &str) -> anyhow::Result<&'a Statement> {
         self.pass_skipped();
         let row = self.take()?;
-        ensure!(row.protocol == protocol, "recorded as {}: {row:?}", row.protocol);
+        ensure!(row.protocol == protocol, "not {protocol}: {row}");
         Ok(row)
     }
 
@@ -225,6 +250,9 @@ impl<'a> Recorded<'a> {
 /// The statement that fails carries the error; those after it in the same query string are skipped.
 fn errors(executed: &Executed, rows: &[&Statement]) -> anyhow::Result<()> {
     let failed: Vec<_> = rows.iter().filter(|row| row.sqlstate.is_some()).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
     match (&executed.error, failed.as_slice()) {
         (None, []) => Ok(()),
         (Some((sqlstate, message)), [row]) => {
@@ -232,7 +260,7 @@ fn errors(executed: &Executed, rows: &[&Statement]) -> anyhow::Result<()> {
             ensure!(row.error_message.as_deref() == Some(message), "recorded error {:?}", row.error_message);
             Ok(())
         }
-        (logged, recorded) => bail!("logged error {logged:?}, recorded errors {recorded:?}"),
+        (logged, recorded) => bail!("logged error {logged:?}, recorded {} errors", recorded.len()),
     }
 }
 

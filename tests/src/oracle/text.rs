@@ -52,7 +52,8 @@ pub(super) fn same_text(left: &str, right: &str) -> bool {
 }
 
 /// The log prints a parameter as its type prints it, the record as the client wrote it: the same value may look
-/// different for booleans and floating-point numbers. Everything else must be equal to the letter.
+/// different for booleans, floating-point numbers and `jsonb`. Everything else must be equal to the letter. Where
+/// neither side said the type (OID 0), only the server knows which of these it is.
 pub(super) fn same_value(type_oid: u32, recorded: Option<&str>, logged: Option<&str>) -> bool {
     if recorded == logged {
         return true;
@@ -64,14 +65,20 @@ pub(super) fn same_value(type_oid: u32, recorded: Option<&str>, logged: Option<&
             let number = |text: &str| text.trim().parse::<f64>().ok();
             number(recorded).is_some() && number(recorded) == number(logged)
         }
+        JSONB | UNKNOWN => {
+            let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+            value(recorded).is_some() && value(recorded) == value(logged)
+        }
         _ => false,
     }
 }
 
 /// `src/include/catalog/pg_type.dat`.
+const UNKNOWN: u32 = 0;
 const BOOL: u32 = 16;
 const FLOAT4: u32 = 700;
 const FLOAT8: u32 = 701;
+const JSONB: u32 = 3802;
 
 #[cfg(test)]
 mod tests {
@@ -89,6 +96,8 @@ mod tests {
     fn a_value_is_the_same_only_as_its_type_reads_it() {
         assert!(same_value(BOOL, Some("true"), Some("t")));
         assert!(same_value(FLOAT8, Some("1.0"), Some("1")));
+        assert!(same_value(JSONB, Some("{\"a\":[1,\"\\u00e4\"]}"), Some("{\"a\": [1, \"ä\"]}")));
+        assert!(!same_value(JSONB, Some("{\"a\":1}"), Some("{\"a\": 2}")));
         assert!(!same_value(25, Some("1.0"), Some("1")));
         assert!(!same_value(25, Some(""), None));
     }

@@ -23,16 +23,17 @@ pub fn check(script: &Script, run: &Run, record: &Record) -> anyhow::Result<()> 
         compare(wanted, statement, record).with_context(|| at(script, wanted.line))?;
     }
     if let Some(missing) = script.statements.get(statements.len()) {
-        bail!("{}: not recorded; all that is: {statements:#?}", at(script, missing.line));
+        let all: String = statements.iter().map(|row| format!("\n    {row}")).collect();
+        bail!("{}: not recorded; all that is: {all}", at(script, missing.line));
     }
     if let Some(extra) = statements.get(script.statements.len()) {
-        bail!("{}.pgt: recorded, but not in the script: {extra:?}", script.name);
+        bail!("{}.pgt: recorded, but not in the script: {extra}", script.name);
     }
     end(script, run, session, statements.len()).with_context(|| at(script, script.end.line))
 }
 
 fn compare(wanted: &Wanted, statement: &Statement, record: &Record) -> anyhow::Result<()> {
-    ensure!(statement.status == wanted.status, "status is {}: {statement:?}", statement.status);
+    ensure!(statement.status == wanted.status, "status is {}: {statement}", statement.status);
     ensure!(statement.protocol == wanted.protocol, "protocol is {}", statement.protocol);
     ensure!(statement.sql == wanted.sql, "sql is {:?}", statement.sql);
     for (name, value) in &wanted.fields {
