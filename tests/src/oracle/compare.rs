@@ -56,9 +56,8 @@ impl Judge {
         for executed in &logged.executed {
             self.compared.executed += 1;
             if let Err(error) = self.executed(executed, logged, &mut recorded) {
-                let near = recorded.statements.get(recorded.next);
-                return self
-                    .differs(format!("{what}: {error:#}\n    logged {executed:?}\n    near {near:?}"));
+                let near: String = recorded.near().map(|row| format!("\n    recorded {row}")).collect();
+                return self.differs(format!("{what}: {error:#}\n    logged {executed:?}{near}"));
             }
         }
         recorded.pass_skipped();
