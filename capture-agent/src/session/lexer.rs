@@ -72,7 +72,7 @@ pub enum TokenKind {
     Semicolon,
     /// `.`
     Dot,
-    /// `:`; `::` and `:=` are two tokens here.
+    /// `:`, `::` or `:=`.
     Colon,
     /// A byte that begins no token.
     Other,
@@ -366,6 +366,10 @@ impl Iterator for Lexer<'_> {
                 b')' => self.single(TokenKind::RightParen),
                 b'[' => self.single(TokenKind::LeftBracket),
                 b']' => self.single(TokenKind::RightBracket),
+                b':' if matches!(self.peek(1), b':' | b'=') => {
+                    self.at += 2;
+                    TokenKind::Colon
+                }
                 b':' => self.single(TokenKind::Colon),
                 _ => self.single(TokenKind::Other),
             },

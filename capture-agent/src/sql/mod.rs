@@ -47,7 +47,7 @@ pub struct Analysis {
 /// Why it is not known what a text does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
-    /// Longer than [`Limits::text_bytes`].
+    /// Longer than [`Limits::text_bytes`] or [`Limits::tokens`].
     #[error("the text is too long to be parsed")]
     TooLong,
     /// Nested deeper than [`Limits::depth`], or than the parser's own stack allows.
@@ -67,9 +67,11 @@ pub enum Unknown {
 /// What an [`Analyzer`] may spend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Longer texts are unknown. 1 MiB: a megabyte of SQL is data, loaded by INSERT, and its parse tree takes a
-    /// hundred times the space.
+    /// Longer texts are unknown. 1 MiB: a longer one is data, loaded by INSERT, and reading it takes milliseconds.
     pub text_bytes: usize,
+    /// Texts with more tokens are unknown; repeated rows of VALUES, and constants in the list of IN, count once.
+    /// 10,000: a parse tree takes up to 2 KiB of memory and 5 µs per token.
+    pub tokens: usize,
     /// The most tokens that may be nested in each other, by a cautious count (`depth.rs`). 2,000 is twenty times
     /// what generated SQL needs, except for long chains of UNION ALL.
     pub depth: usize,
@@ -81,7 +83,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { text_bytes: 1 << 20, depth: 2_000, shapes: 8_192, shape_bytes: 16 << 20 }
+        Self { text_bytes: 1 << 20, tokens: 10_000, depth: 2_000, shapes: 8_192, shape_bytes: 16 << 20 }
     }
 }
 
@@ -121,11 +123,14 @@ impl Analyzer {
         if let Some(analysis) = self.recent.find(key, text) {
             return Arc::clone(analysis);
         }
-        shape::write(text, standard_conforming_strings, &mut self.shape);
+        let tokens = shape::write(text, standard_conforming_strings, &mut self.shape);
+        if tokens > self.limits.tokens {
+            return Arc::clone(&self.too_long);
+        }
         let analysis = match self.shapes.find(&self.shape) {
             Some(analysis) => analysis,
             None => {
-                let analysis = Arc::new(self.parse(text, standard_conforming_strings));
+                let analysis = Arc::new(self.parse(standard_conforming_strings));
                 self.shapes.insert(&self.shape, Arc::clone(&analysis));
                 analysis
             }
@@ -134,8 +139,11 @@ impl Analyzer {
         analysis
     }
 
-    fn parse(&self, text: &str, standard_conforming_strings: bool) -> Analysis {
-        parse::analysis(text, standard_conforming_strings, self.limits.depth)
+    /// What the shape at hand does, which is what its text does.
+    fn parse(&self, standard_conforming_strings: bool) -> Analysis {
+        shape::text(&self.shape)
+            .ok_or(Unknown::Parser)
+            .and_then(|text| parse::analysis(text, standard_conforming_strings, self.limits.depth))
             .unwrap_or_else(|unknown| Analysis { unknown: Some(unknown), ..Analysis::default() })
     }
 }
