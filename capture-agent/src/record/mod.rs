@@ -25,6 +25,8 @@ mod results;
 mod row_group;
 mod sessions;
 mod statements;
+#[cfg(test)]
+mod storage_tests;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -46,7 +48,6 @@ use writer::Writer;
 
 use crate::session::{Exchange, Gap, Micros, RowValues, SessionEnd, SessionInfo, Sink};
 use crate::sql::{Analyzer, Limits};
-use crate::telemetry::metrics;
 
 /// Where the record is written, and in what pieces.
 #[derive(Clone, Debug)]
@@ -235,10 +236,7 @@ impl Recorder {
     fn send(&self, table: Table, day: Day, bytes: usize, rows: Result<(RecordBatch, Vec<Loss>), ArrowError>) {
         match rows {
             Ok((rows, _)) if rows.num_rows() == 0 => {}
-            Ok((rows, stake)) => {
-                let lost = self.queue.push(Batch { table, day, rows, bytes, stake }, PATIENCE);
-                metrics::LOST_ROWS.add(lost);
-            }
+            Ok((rows, stake)) => self.queue.push(Batch { table, day, rows, bytes, stake }, PATIENCE),
             // The builders of a table always agree in their number of rows.
             Err(error) => tracing::error!(table = table.name(), %error, "a batch was malformed and is lost"),
         }

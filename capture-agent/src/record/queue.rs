@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::batch::Batch;
 use super::loss::{Loss, Losses};
+use super::table::Table;
+use crate::telemetry::metrics;
 
 /// Batches on their way to the disk, bounded by their bytes.
 ///
@@ -28,6 +30,8 @@ struct State {
     closed: bool,
     failing: bool,
     losses: Losses,
+    /// Rows that were ever lost, declared or not.
+    lost_rows: u64,
 }
 
 /// What the writer finds in the queue.
@@ -47,9 +51,8 @@ impl Queue {
         Self { state: Mutex::default(), filled: Condvar::new(), emptied: Condvar::new(), capacity }
     }
 
-    /// Hands a batch to the writer, and waits for room, at most `patience`. What finds none is lost, and noted as
-    /// such; returns the number of lost rows.
-    pub(super) fn push(&self, batch: Batch, patience: Duration) -> u64 {
+    /// Hands a batch to the writer, and waits for room, at most `patience`. What finds none is lost.
+    pub(super) fn push(&self, batch: Batch, patience: Duration) {
         let state = self.lock();
         let crowded = |state: &mut State| {
             state.held > 0 && state.held + batch.bytes > self.capacity && !state.failing && !state.closed
@@ -57,14 +60,13 @@ impl Queue {
         let (mut state, _) =
             self.emptied.wait_timeout_while(state, patience, crowded).unwrap_or_else(PoisonError::into_inner);
         if state.closed || (state.held > 0 && state.held + batch.bytes > self.capacity) {
-            state.losses.add(&batch.stake);
-            return Loss::rows_of(batch.table, &batch.stake);
+            state.lose(batch.table, &batch.stake);
+            return;
         }
         state.held += batch.bytes;
         state.batches.push_back(batch);
         drop(state);
         self.filled.notify_one();
-        0
     }
 
     /// The next batch, as soon as there is one.
@@ -112,11 +114,27 @@ impl Queue {
         self.emptied.notify_one();
     }
 
+    /// Whether storage fails.
+    #[cfg(test)]
+    pub(super) fn is_failing(&self) -> bool {
+        self.lock().failing
+    }
+
     /// Works on what is lost and not declared yet; none while storage fails, since the declaration would be lost
     /// as well.
     pub(super) fn declarable<T>(&self, work: impl FnOnce(&mut Losses) -> T) -> Option<T> {
         let mut state = self.lock();
         (!state.failing && !state.losses.is_empty()).then(|| work(&mut state.losses))
+    }
+
+    /// Notes rows of a table that will not be in the record.
+    pub(super) fn lose(&self, table: Table, stake: &[Loss]) {
+        self.lock().lose(table, stake);
+    }
+
+    /// Rows that were ever lost, declared or not.
+    pub(super) fn lost_rows(&self) -> u64 {
+        self.lock().lost_rows
     }
 
     /// Works on what is lost and not declared yet.
@@ -127,5 +145,14 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         // State is consistent after each statement that changes it, so a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn lose(&mut self, table: Table, stake: &[Loss]) {
+        let rows = Loss::rows_of(table, stake);
+        self.lost_rows += rows;
+        metrics::LOST_ROWS.add(rows);
+        self.losses.add(stake);
     }
 }

@@ -160,7 +160,7 @@ fn read_files(files: &[PathBuf], table: Table) -> RecordBatch {
 }
 
 /// The complete files below a folder, by name.
-fn parquet_files(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn parquet_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();

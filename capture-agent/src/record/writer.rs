@@ -72,7 +72,7 @@ impl Writer {
             match queue.next(TICK) {
                 Next::Batch(batch) => {
                     let Batch { table, day, rows, bytes, stake } = *batch;
-                    self.write(table, day, &rows, stake);
+                    self.write(table, day, &rows, &stake);
                     drop(rows);
                     queue.done(bytes);
                 }
@@ -84,11 +84,11 @@ impl Writer {
         self.close()
     }
 
-    fn write(&mut self, table: Table, day: Day, rows: &RecordBatch, stake: Vec<Loss>) {
-        if let Err(error) = self.encode(table, day, rows, &stake) {
+    fn write(&mut self, table: Table, day: Day, rows: &RecordBatch, stake: &[Loss]) {
+        if let Err(error) = self.encode(table, day, rows, stake) {
             // Encoding in memory fails only for columns that do not fit their table.
             tracing::error!(table = table.name(), %error, "rows could not be encoded and are lost");
-            self.disk.lose(table, stake);
+            self.disk.queue.lose(table, stake);
         }
     }
 
@@ -143,7 +143,7 @@ impl Writer {
             let source = self.disk.last_error.unwrap_or_else(|| io::Error::other("unknown"));
             return Err(RecordError::Undeclared { rows, source });
         }
-        Ok(self.disk.summary)
+        Ok(Summary { lost_rows: self.disk.queue.lost_rows(), ..self.disk.summary })
     }
 
     /// Declares what was lost and not declared yet.
@@ -163,7 +163,7 @@ impl Writer {
         }
         for (day, mut gaps) in by_day {
             let Ok((rows, stake)) = gaps.finish(&self.node) else { continue };
-            self.write(Table::Gaps, day, &rows, stake);
+            self.write(Table::Gaps, day, &rows, &stake);
         }
         for slot in std::mem::take(&mut self.slots) {
             slot.complete(&mut self.disk);
@@ -194,7 +194,7 @@ impl Slot {
         let mut last = false;
         while let Err(error) = self.make_room(disk, &row_group) {
             if !disk.wait_after(error, &mut last) {
-                disk.lose(self.table, row_group.stake.into_losses());
+                disk.queue.lose(self.table, &row_group.stake.into_losses());
                 return Ok(());
             }
         }
@@ -232,7 +232,7 @@ impl Slot {
             }
             Err(error) => {
                 disk.fails(error);
-                disk.lose(self.table, row_group.stake.into_losses());
+                disk.queue.lose(self.table, &row_group.stake.into_losses());
                 self.lose_file(disk, file);
             }
         }
@@ -270,7 +270,7 @@ impl Slot {
     }
 
     fn lose_file(&mut self, disk: &mut Disk, file: GrowingFile) {
-        disk.lose(self.table, self.file_stake.take());
+        disk.queue.lose(self.table, &self.file_stake.take());
         self.file_rows = 0;
         file.discard();
     }
@@ -320,14 +320,6 @@ impl Disk {
                 "the record is written again"
             );
         }
-    }
-
-    /// Notes rows of a table that will not be in the record.
-    fn lose(&mut self, table: Table, stake: Vec<Loss>) {
-        let rows = Loss::rows_of(table, &stake);
-        metrics::LOST_ROWS.add(rows);
-        self.summary.lost_rows += rows;
-        self.queue.losses(|losses| losses.add(&stake));
     }
 }
 
