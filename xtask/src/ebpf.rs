@@ -18,8 +18,8 @@ use std::process::Command;
 /// Compiles the eBPF crate in release mode and copies the object to `out/capture-ebpf`, whose path it returns.
 ///
 /// Meant for a build script: `out` is its `OUT_DIR`, and what the object depends on is printed as
-/// `cargo::rerun-if-changed`. The nested cargo has a target folder of its own under `out`, because the outer
-/// cargo holds the lock of its own one.
+/// `cargo::rerun-if-changed`. The nested cargo has a target folder of its own, because the outer cargo holds the
+/// lock of its own one.
 ///
 /// # Errors
 ///
@@ -28,7 +28,7 @@ pub fn build(out: &Path) -> Result<PathBuf> {
     let root = workspace_root()?;
     let linker = bpf_linker().context(MISSING_LINKER)?;
     let toolchain = Toolchain::find()?;
-    let target_dir = out.join("ebpf-target");
+    let target_dir = target_dir(out);
 
     let mut cargo = toolchain.cargo();
     cargo
@@ -193,6 +193,13 @@ fn rustflags(root: &Path, linker: &Path) -> OsString {
     ];
     flags.extend(cargo_home().map(|home| format!("--remap-path-prefix={}=cargo", home.display())));
     flags.join("\x1f").into()
+}
+
+/// The nested cargo's target folder: one for all profiles, because the object is the same for all, and beside
+/// them in the outer target folder, which cargo tags.
+fn target_dir(out: &Path) -> PathBuf {
+    let outer = out.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
+    outer.unwrap_or(out).join("ebpf")
 }
 
 fn workspace_root() -> Result<PathBuf> {

@@ -2,7 +2,6 @@
 
 use super::pgbench::{Mode, Round};
 use serde_json::{Value, json};
-use std::fmt::Write as _;
 
 /// All pairs of one kind.
 pub(super) struct Case {
@@ -41,33 +40,53 @@ impl Case {
 
 /// One line per case.
 pub(super) fn table(cases: &[Case]) -> String {
-    let mut text = String::from(
-        "protocol  clients  direct tps  captured tps  ratio (spread)      p50 us     p95 us     agent us/stmt  peak MiB  lost\n",
-    );
-    for case in cases {
-        let [low, median, high] = case.ratio();
-        let both = |of: fn(&Round) -> u64| {
-            let direct = case.median(|pair| of(&pair.direct) as f64);
-            let captured = case.median(|pair| of(&pair.captured) as f64);
-            format!("{direct:.0} -> {captured:.0}")
-        };
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "{:<8}  {:>7}  {:>10.0}  {:>12.0}  {median:.3} ({low:.3}-{high:.3})  {:<9}  {:<9}  {:>13.2}  {:>8.0}  {:>4}",
-            case.mode.to_string(),
-            case.clients,
-            case.median(|pair| pair.direct.tps),
-            case.median(|pair| pair.captured.tps),
-            both(|round| round.p50_us),
-            both(|round| round.p95_us),
-            case.median(|pair| pair.agent_us),
-            spread(case.pairs.iter().map(|pair| pair.peak_mib))[2],
-            case.lost(),
-        );
-    }
-    text
+    let mut rows = vec![HEADINGS.map(str::to_owned)];
+    rows.extend(cases.iter().map(row));
+    let widths: [usize; COLUMNS] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default());
+    let lines = rows.iter().map(|row| {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
+        cells.join("  ")
+    });
+    lines.collect::<Vec<_>>().join("\n") + "\n"
 }
+
+fn row(case: &Case) -> [String; COLUMNS] {
+    let [low, median, high] = case.ratio();
+    let both = |of: fn(&Round) -> u64| {
+        let direct = case.median(|pair| of(&pair.direct) as f64);
+        let captured = case.median(|pair| of(&pair.captured) as f64);
+        format!("{direct:.0} -> {captured:.0}")
+    };
+    [
+        case.mode.to_string(),
+        case.clients.to_string(),
+        format!("{:.0}", case.median(|pair| pair.direct.tps)),
+        format!("{:.0}", case.median(|pair| pair.captured.tps)),
+        format!("{median:.3} ({low:.3}-{high:.3})"),
+        both(|round| round.p50_us),
+        both(|round| round.p95_us),
+        format!("{:.2}", case.median(|pair| pair.agent_us)),
+        format!("{:.0}", spread(case.pairs.iter().map(|pair| pair.peak_mib))[2]),
+        case.lost().to_string(),
+    ]
+}
+
+const COLUMNS: usize = 10;
+
+const HEADINGS: [&str; COLUMNS] = [
+    "protocol",
+    "clients",
+    "direct tps",
+    "captured tps",
+    "ratio (spread)",
+    "p50 us",
+    "p95 us",
+    "agent us/stmt",
+    "peak MiB",
+    "lost",
+];
 
 /// Everything that was measured, round by round.
 pub(super) fn json(about: &str, cases: &[Case]) -> Value {
