@@ -77,6 +77,12 @@ pub struct Bind<'a> {
 }
 
 impl<'a> Bind<'a> {
+    /// Reads the names of the portal and of the prepared statement alone.
+    pub fn names(body: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        let mut reader = Reader(body);
+        Some((reader.cstr()?, reader.cstr()?))
+    }
+
     /// Reads a body and calls `parameter` with the place of each parameter's value in the body, none for NULL.
     /// None if not even the names are there.
     pub fn read(body: &'a [u8], parameter: impl FnMut(Option<Range<usize>>)) -> Option<Self> {

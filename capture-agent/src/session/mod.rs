@@ -16,6 +16,8 @@ pub mod lexer;
 mod limits;
 pub mod split;
 mod sync;
+#[cfg(test)]
+mod testing;
 pub mod value;
 
 pub use exchange::{

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::names::{Portal, Prepared};
 use super::request::{Kind, Request};
-use super::running::{Begun, Ended};
-use super::{Conversation, Turn};
-use crate::frames::frontend::{Execute, Parse, Target};
+use super::running::{Begun, Ended, Run};
+use super::{Conversation, Phase, Turn};
+use crate::frames::frontend::{Bind, Execute, Parse, Target};
 use crate::session::lexer::{Lexer, TokenKind};
 use crate::session::{Micros, Protocol, SessionInfo, Sink, Status};
 
@@ -16,11 +16,14 @@ use crate::session::{Micros, Protocol, SessionInfo, Sink, Status};
 /// The server does not define it, or it is not known whether it did; but a statement behind them means it.
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
-    statements: Vec<(Box<[u8]>, Option<Arc<Prepared>>)>,
+    statements: Vec<(Box<[u8]>, Definition)>,
     portals: Vec<(Box<[u8]>, Portal)>,
     /// The statement whose Parse failed, where it stands in the client's stream, and when it came.
     failed: Option<(Arc<Prepared>, (u64, u64), Micros)>,
 }
+
+/// What a name stands for; none if it was closed.
+type Definition = Option<Arc<Prepared>>;
 
 impl Overlay {
     pub(super) fn clear(&mut self) {
@@ -29,14 +32,14 @@ impl Overlay {
         self.portals.clear();
     }
 
-    fn define(&mut self, name: &[u8], prepared: Option<Arc<Prepared>>) {
+    fn define(&mut self, name: &[u8], prepared: Definition) {
         self.statements.retain(|(known, _)| **known != *name);
         if self.statements.len() < OVERLAY {
             self.statements.push((name.into(), prepared));
         }
     }
 
-    fn statement(&self, name: &[u8]) -> Option<&Option<Arc<Prepared>>> {
+    fn statement(&self, name: &[u8]) -> Option<&Definition> {
         self.statements.iter().find(|(known, _)| **known == *name).map(|(_, prepared)| prepared)
     }
 
@@ -90,19 +93,31 @@ impl Conversation {
 
     /// No reply to what was asked so far will be told apart: all of it is unknown.
     pub(in crate::session) fn abandon(&mut self, turn: &mut Turn<'_, impl Sink>) {
+        let lost = self.queue.is_lost();
         self.end_all(Status::Unknown, turn);
+        if lost {
+            // What the lost requests did to the names is not known.
+            self.names.forget_statements();
+            self.close_portals();
+            self.unsynced = false;
+        }
+        self.run = Run::default();
         self.confused = false;
         self.skipping = false;
     }
 
     /// No reply will come any more.
     pub(in crate::session) fn end_all(&mut self, status: Status, turn: &mut Turn<'_, impl Sink>) {
+        self.settle(turn);
+        if self.phase != Phase::Ready {
+            // What is sent before the server let the client in is never run.
+            while self.queue.pop().is_some() {}
+        }
         if self.run.active {
             match self.head() {
                 Some(Kind::Execute) => self.finish_execute(Ended::with(status), turn),
                 _ => self.finish(Ended::with(status), turn),
             }
-            self.exchange.params_body = Vec::new();
         }
         if self.progress.is_some() {
             self.end_query(status, turn);
@@ -162,13 +177,12 @@ impl Conversation {
     }
 
     fn pass_bind(&mut self, request: Request, info: &SessionInfo) {
-        let name = super::replies::bind_statement(&request).unwrap_or_default();
+        let Some((portal_name, name)) = Bind::names(&request.body) else { return };
         let statement = match self.overlay.statement(name) {
             Some(known) => known.clone(),
             None => self.names.statement(name).cloned(),
         };
-        let end = request.body.iter().position(|byte| *byte == 0).unwrap_or(0);
-        let name: Box<[u8]> = request.body.get(..end).unwrap_or_default().into();
+        let name: Box<[u8]> = portal_name.into();
         let portal = self.portal(request, statement, info);
         self.overlay.close(&name);
         let held: usize = self.overlay.portals.iter().map(|(_, portal)| portal.body.capacity()).sum();
@@ -270,8 +284,7 @@ impl Conversation {
                 BlameOn::Statement(name)
             }
             Kind::Bind => {
-                let end = request.body.iter().position(|byte| *byte == 0)?;
-                let name: Box<[u8]> = request.body.get(..end)?.into();
+                let name: Box<[u8]> = Bind::names(&request.body)?.0.into();
                 self.pass_bind(request, turn.info);
                 BlameOn::Portal(name)
             }

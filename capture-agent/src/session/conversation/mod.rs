@@ -66,6 +66,8 @@ pub(super) struct Conversation {
     progress: Option<Progress>,
     /// The statement that the server is working on.
     run: Run,
+    /// The portal of the Execute that is done but not handed out: the server has not committed it yet.
+    unsettled: Option<Box<[u8]>>,
     /// Its row; what is left in it is overwritten by the next.
     exchange: Exchange,
     /// The latest RowDescription that belongs to no prepared statement.
@@ -128,6 +130,7 @@ impl Conversation {
             overlay: fate::Overlay::default(),
             progress: None,
             run: Run::default(),
+            unsettled: None,
             exchange: running::blank(),
             row_description: None,
             spare_params: Vec::new(),
@@ -143,7 +146,7 @@ impl Conversation {
     pub(super) fn keep_request(&self) -> impl Fn(u8, u32) -> usize + use<> {
         let free = self.limits.kept.saturating_sub(self.queue.held() + self.names.held());
         let copy = if self.takes_copy_data() {
-            self.run.room(&self.limits)
+            self.copy_room()
         } else {
             // Ahead of the server's CopyInResponse; its receive buffer holds no more.
             QUEUED_COPY.saturating_sub(self.queue.held())
@@ -154,13 +157,14 @@ impl Conversation {
     /// How much of the body of a server's message is wanted.
     pub(super) fn keep_reply(&self) -> impl Fn(u8, u32) -> usize + use<> {
         let room = self.run.room(&self.limits);
+        let copy = self.copy_room();
         move |tag, length| {
             let length = length as usize;
             match tag {
                 // A row is recorded whole or not at all.
                 b'D' if length <= room => length,
                 b'D' => 0,
-                b'd' => length.min(room),
+                b'd' => length.min(copy),
                 _ => length.min(KEPT_REPLY),
             }
         }
@@ -244,11 +248,8 @@ impl Conversation {
         self.phase == Phase::Cancel
     }
 
-    /// Bytes of the client's stream were lost: what it asked for from here on is not known, nor what it did to
-    /// the names.
+    /// Bytes of the client's stream were lost: what it asked for from here on is not known.
     pub(super) fn lost_requests(&mut self, at: Micros) {
-        self.names.forget_statements();
-        self.close_portals();
         if self.takes_copy_data() {
             self.run.touched = true;
         }
@@ -259,6 +260,12 @@ impl Conversation {
     pub(super) fn lost_replies(&mut self) {
         self.run.touched = true;
         self.confused = true;
+    }
+
+    /// How much of a CopyData message is wanted: nothing, once its rows are not.
+    fn copy_room(&self) -> usize {
+        let rows = self.run.copy.as_ref().and_then(|copy| copy.rows.as_ref());
+        if rows.is_some() { self.run.room(&self.limits) } else { 0 }
     }
 
     fn close_portals(&mut self) {

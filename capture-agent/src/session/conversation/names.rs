@@ -14,6 +14,8 @@ pub(super) struct Prepared {
     pub(super) sql: Option<Arc<str>>,
     /// Whether `sql` is shorter than what was sent.
     pub(super) truncated: bool,
+    /// Parameter types as Parse gave them.
+    pub(super) declared: Arc<[u8]>,
     /// Parameter types: an OID of four bytes each, in network byte order, from Parse or, better,
     /// ParameterDescription.
     pub(super) types: Arc<[u8]>,
@@ -95,7 +97,7 @@ pub(super) struct Portal {
 impl Portal {
     /// Whether its Bind names the prepared statement `name`.
     pub(super) fn of_statement(&self, name: &[u8]) -> bool {
-        Bind::read(&self.body, |_| {}).is_some_and(|bind| bind.statement == name)
+        Bind::names(&self.body).is_some_and(|(_, statement)| statement == name)
     }
 }
 
@@ -129,8 +131,7 @@ impl Names {
         encoding: Encoding,
     ) -> Option<&Arc<Prepared>> {
         let same = |prepared: &&Arc<Prepared>| {
-            prepared.sql.as_ref().is_some_and(|sql| sql.as_bytes() == text)
-                && (prepared.types.is_empty() || *prepared.types == *types)
+            prepared.sql.as_ref().is_some_and(|sql| sql.as_bytes() == text) && *prepared.declared == *types
         };
         if encoding != Encoding::Utf8 {
             return None;

@@ -15,6 +15,9 @@ impl Conversation {
     /// A message of the server's.
     pub(in crate::session) fn reply(&mut self, frame: &Frame<'_>, turn: &mut Turn<'_, impl Sink>) -> Then {
         let body = frame.body();
+        if self.unsettled.is_some() {
+            self.settle_before(frame, turn);
+        }
         match frame.tag {
             tag::NEGOTIATION if matches!(body, b"S" | b"G") => return Then::Encrypted,
             tag::NEGOTIATION => return Then::Declined,
@@ -210,6 +213,7 @@ impl Conversation {
             name: self.statement_name(parse.name, info),
             sql: (!request.holed).then(|| encoding.decode(parse.text).into()),
             truncated: request.truncated,
+            declared: parse.types.into(),
             types: parse.types.into(),
             columns: None,
             described: None,
@@ -224,17 +228,15 @@ impl Conversation {
     /// BindComplete.
     fn bound(&mut self, frame: &Frame<'_>, turn: &mut Turn<'_, impl Sink>) {
         let Some(request) = self.queue.pop() else { return };
-        let statement = bind_statement(&request).and_then(|name| self.names.statement(name)).cloned();
+        let statement = Bind::names(&request.body).and_then(|(_, name)| self.names.statement(name)).cloned();
         let mut portal = self.portal(request, statement, turn.info);
         portal.bytes_out = frame.wire;
         let body = std::mem::take(&mut portal.body);
-        let mut name: &[u8] = &[];
-        if let Some(bind) = Bind::read(&body, |_| {}) {
-            name = bind.portal;
-            if let Some(statement) = &mut portal.statement {
-                portal.columns =
-                    bound_columns(&mut self.names, bind.statement, statement, bind.result_formats);
-            }
+        let (name, statement_name) = Bind::names(&body).unwrap_or_default();
+        if let Some(statement) = portal.statement.as_mut().filter(|statement| statement.columns.is_some())
+            && let Some(bind) = Bind::read(&body, |_| {})
+        {
+            portal.columns = bound_columns(&mut self.names, statement_name, statement, bind.result_formats);
         }
         // The name is a part of the body, which the portal owns: a named portal costs a copy of it.
         let name: Box<[u8]> = name.into();
@@ -421,10 +423,38 @@ impl Conversation {
         let name = Execute::read(&request.body).map(|execute| execute.portal).unwrap_or_default();
         let done = ended.status == Status::Completed;
         self.lend_params(name);
-        self.finish(ended, turn);
-        self.lend_params(name);
-        if done
-            && let Some(portal) = self.names.portal(name)
+        self.conclude(ended, turn.at);
+        self.unsettled = Some(name.into());
+        if !done || self.queue.head().is_some_and(|next| next.kind != Kind::Sync) {
+            self.settle(turn);
+        }
+        self.queue.recycle(request.body);
+    }
+
+    /// A completed Execute is followed by a Sync, at which the server commits: what it answers to that decides.
+    fn settle_before(&mut self, frame: &Frame<'_>, turn: &mut Turn<'_, impl Sink>) {
+        match frame.tag {
+            b'N' | b'A' | b'S' => return,
+            b'E' if self.head() == Some(Kind::Sync) => {
+                let fields = ErrorFields::read(frame.body());
+                self.exchange.status = Status::Failed;
+                self.exchange.sqlstate = SqlState::new(fields.code);
+                let message = turn.info.client_encoding.decode(fields.message);
+                self.exchange.error_message = Some(message.into_owned());
+                self.exchange.bytes_out = self.exchange.bytes_out.saturating_add(frame.wire);
+            }
+            _ => {}
+        }
+        self.settle(turn);
+    }
+
+    /// Hands out the Execute that was done last, and gives its portal its parameters back.
+    pub(super) fn settle(&mut self, turn: &mut Turn<'_, impl Sink>) {
+        let Some(name) = self.unsettled.take() else { return };
+        turn.sink.statement(turn.info, &self.exchange);
+        self.lend_params(&name);
+        if self.exchange.status == Status::Completed
+            && let Some(portal) = self.names.portal(&name)
             && portal.body.capacity() > LARGE_PARAMS
         {
             // It can be run again only to say that there is nothing more.
@@ -432,7 +462,6 @@ impl Conversation {
             portal.params.clear();
             portal.truncated = true;
         }
-        self.queue.recycle(request.body);
     }
 
     /// Swaps the parameters of the portal and of the row.
@@ -493,11 +522,6 @@ impl Conversation {
         self.run.touched |= holed;
         binary
     }
-}
-
-/// The name of the statement that a Bind asks for.
-pub(super) fn bind_statement(request: &Request) -> Option<&[u8]> {
-    Bind::read(&request.body, |_| {}).map(|bind| bind.statement)
 }
 
 fn param(value: Option<std::ops::Range<usize>>) -> Param {

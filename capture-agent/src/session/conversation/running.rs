@@ -150,6 +150,12 @@ impl Conversation {
 
     /// Ends the row and hands it out.
     pub(super) fn finish(&mut self, ended: Ended, turn: &mut Turn<'_, impl Sink>) {
+        self.conclude(ended, turn.at);
+        turn.sink.statement(turn.info, &self.exchange);
+    }
+
+    /// Ends the row.
+    pub(super) fn conclude(&mut self, ended: Ended, at: Micros) {
         let exchange = &mut self.exchange;
         let run = std::mem::take(&mut self.run);
         let counted = run.rows;
@@ -163,7 +169,7 @@ impl Conversation {
             exchange.rows = None;
         }
         let over = !matches!(ended.status, Status::InFlight | Status::Unknown | Status::Skipped);
-        exchange.duration_us = over.then(|| turn.at.0.saturating_sub(exchange.started_at.0));
+        exchange.duration_us = over.then(|| at.0.saturating_sub(exchange.started_at.0));
         exchange.columns = run.columns;
         exchange.command_tag = ended.tag;
         (exchange.sqlstate, exchange.error_message) = match ended.error {
@@ -173,7 +179,6 @@ impl Conversation {
         exchange.status = ended.status;
         exchange.complete &= !run.touched;
         exchange.results_truncated = run.truncated;
-        turn.sink.statement(turn.info, exchange);
     }
 }
 

@@ -27,10 +27,11 @@ impl Options {
             match word(sql, &token) {
                 "(" => depth += 1,
                 ")" => depth = depth.saturating_sub(1),
-                text if depth == 0 && is(text, &["from", "to"]) => {
-                    if tokens.next_if(|next| is(word(sql, next), &["stdin", "stdout"])).is_some() {
-                        break;
-                    }
+                text if depth == 0
+                    && is(text, &["from", "to"])
+                    && tokens.next_if(|next| is(word(sql, next), &["stdin", "stdout"])).is_some() =>
+                {
+                    break;
                 }
                 _ => {}
             }

@@ -1,0 +1,4 @@
+//! Conversations, one file per subject.
+
+mod extended;
+mod simple;
