@@ -258,6 +258,11 @@ impl Sink for Recorder {
 
     fn statement(&mut self, session: &SessionInfo, exchange: &Exchange) {
         let day = Day::of(exchange.started_at);
+        if exchange.params_body.len() >= LARGE_BYTES {
+            // Otherwise the writer's copies of the value before this one would add to the copies of this one.
+            self.flush_statements();
+            self.queue.wait_idle(PATIENCE);
+        }
         if self.statements.must_turn(day, self.statements.rows.len()) {
             self.flush_statements();
         }
@@ -335,6 +340,9 @@ const BATCH_ROWS: usize = 8_192;
 
 /// Bytes of a batch, before it is handed over.
 const BATCH_BYTES: usize = 4 << 20;
+
+/// Parameters from this size on are copied only when the writer is done with all that came before.
+const LARGE_BYTES: usize = 16 << 20;
 
 /// How long rows wait for their batch to fill: half a second.
 const BATCH_AGE_US: i64 = 500_000;

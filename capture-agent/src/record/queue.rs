@@ -69,6 +69,12 @@ impl Queue {
         self.filled.notify_one();
     }
 
+    /// Waits until the writer holds nothing, at most `patience`: before memory is taken for a large value.
+    pub(super) fn wait_idle(&self, patience: Duration) {
+        let busy = |state: &mut State| state.held > 0 && !state.failing && !state.closed;
+        drop(self.emptied.wait_timeout_while(self.lock(), patience, busy));
+    }
+
     /// The next batch, as soon as there is one.
     pub(super) fn next(&self, patience: Duration) -> Next {
         let empty = |state: &mut State| state.batches.is_empty() && !state.closed;

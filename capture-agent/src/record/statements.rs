@@ -1,5 +1,6 @@
 //! Rows of `statements`.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -115,7 +116,7 @@ impl Statements {
         self.protocol.push(protocol(exchange.protocol));
         self.sql.append_option(exchange.sql.as_deref());
         self.statement_name.append_option(exchange.statement_name.as_deref());
-        self.append_params(session, exchange);
+        let params_cut = self.append_params(session, exchange);
         self.append_analysis(analysis);
         self.columns.append(exchange.columns.as_deref());
         self.rows.append_option(exchange.rows.map(number));
@@ -127,7 +128,7 @@ impl Statements {
         self.bytes_out.push(number(exchange.bytes_out));
         self.complete.append_value(exchange.complete);
         self.results_truncated.append_value(exchange.results_truncated);
-        self.params_truncated.append_value(exchange.params_truncated);
+        self.params_truncated.append_value(exchange.params_truncated || params_cut);
         let (start, end) = exchange.frontend_range;
         self.stream_start.push(number(start));
         self.stream_end.push(number(end));
@@ -142,20 +143,24 @@ impl Statements {
         });
     }
 
-    fn append_params(&mut self, session: &SessionInfo, exchange: &Exchange) {
+    /// Appends the parameters. Returns whether one was too long for the record.
+    fn append_params(&mut self, session: &SessionInfo, exchange: &Exchange) -> bool {
+        let mut cut = false;
         for param in &exchange.params {
             let column = self.params.param(param.type_oid, param.format);
             match param.value {
                 None => column.append_null(),
                 Some((start, end)) => {
                     let bytes = exchange.params_body.get(start as usize..end as usize).unwrap_or_default();
-                    // Writing to a builder does not fail.
-                    let _ = write_text(param.type_oid, param.format, bytes, session.client_encoding, column);
+                    let mut text = Capped { column, left: VALUE_BYTES };
+                    let encoding = session.client_encoding;
+                    cut |= write_text(param.type_oid, param.format, bytes, encoding, &mut text).is_err();
                     column.append_value("");
                 }
             }
         }
         self.params.end_row();
+        cut
     }
 
     fn append_analysis(&mut self, analysis: Option<&Analysis>) {
@@ -236,6 +241,21 @@ impl Statements {
     }
 }
 
+/// A value's text, up to a length.
+struct Capped<'a> {
+    column: &'a mut StringBuilder,
+    left: usize,
+}
+
+impl fmt::Write for Capped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let fits = text.get(..text.floor_char_boundary(self.left)).unwrap_or_default();
+        self.column.write_str(fits)?;
+        self.left -= fits.len();
+        if fits.len() < text.len() { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
 fn protocol(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Simple => "simple",
@@ -255,5 +275,28 @@ fn status(status: Status) -> &'static str {
         Status::Canceled => "canceled",
         Status::InFlight => "in_flight",
         Status::Unknown => "unknown",
+    }
+}
+
+/// Bytes of text that are recorded of one parameter: a text of 64 MiB whole. A binary value can be longer as text
+/// than on the wire (`bytea` twice), and the writer needs three times the length.
+const VALUE_BYTES: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_value_is_cut_between_characters_and_says_so() {
+        let mut column = StringBuilder::new();
+        let mut text = Capped { column: &mut column, left: 4 };
+        assert_eq!(text.write_str("aé"), Ok(()));
+        assert_eq!(text.write_str("éb"), Err(fmt::Error));
+        assert_eq!(text.write_str("c"), Ok(()));
+        assert_eq!(text.write_str("d"), Err(fmt::Error));
+        column.append_value("");
+        assert_eq!(column.finish().value(0), "aéc");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
 /// A table of the record.
@@ -218,6 +218,10 @@ fn properties() -> WriterProperties {
         .set_created_by(concat!("capture-agent ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default()))
         .set_max_row_group_row_count(None)
+        // A page of version 1 is one buffer, levels and values, and so a further copy of a large value.
+        .set_writer_version(WriterVersion::PARQUET_2_0)
+        // Where there is no dictionary: the other encodings of version 2 keep copies too.
+        .set_encoding(Encoding::PLAIN)
         // Values are found through the row groups' statistics; an index of pages would double the footer.
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_offset_index_disabled(true)
