@@ -112,14 +112,10 @@ fn show(program: &Path, data_dir: &Path) -> Result<()> {
         println!("  {}", file.display());
     }
     let query = QUERY.replace("DATA", &data_dir.display().to_string());
-    let script = format!("import duckdb; duckdb.sql(\"\"\"{query}\"\"\").show(max_width=110)");
-    title("Any query engine reads it. Who read the customers' addresses? In DuckDB:", &query);
+    let script = format!("import duckdb; duckdb.sql(\"\"\"{query}\"\"\").show(max_width=120)");
+    title("Any query engine reads it. Who read customers, and what came back? In DuckDB:", &query);
     shell::run(Command::new(setup::python()).args(["-c", &script]))?;
-    println!(
-        "The same on the command line:\n\n  {} -c '{}'",
-        setup::python().display(),
-        script.replace('\n', " ")
-    );
+    println!("Ask your own:\n\n  {} -c '{}'", setup::python().display(), script.replace('\n', " "));
     Ok(())
 }
 
@@ -138,12 +134,14 @@ fn session_of(program: &Path, data_dir: &Path, user: &str) -> Result<String> {
         .with_context(|| format!("no session of {user} was recorded; `sessions --json` printed:\n{text}"))
 }
 
-/// The first session id in a JSON array or in lines of JSON objects.
+/// The last part of the first session id in a JSON array or in lines of JSON objects.
 fn session_id(text: &str) -> Option<String> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>();
     let first = values.next()?.ok()?;
     let row = if first.is_array() { first.get(0)? } else { &first };
-    row.get("session_id")?.as_str().map(str::to_owned)
+    let id = row.get("session_id")?.as_str()?;
+    // The end of an id names a session as well, and reads better.
+    id.rsplit('-').next().map(str::to_owned)
 }
 
 fn parquet_files(data_dir: &Path) -> Result<Vec<PathBuf>> {
@@ -168,10 +166,11 @@ const TABLES: [&str; 4] = ["sessions", "statements", "results", "gaps"];
 const SHOP: &str = include_str!("demo/shop.sql");
 const CLIENTS: &str = include_str!("demo/clients.py");
 
-const QUERY: &str = "SELECT pg_user, application_name, sql, rows, status, sqlstate
-FROM read_parquet('DATA/statements/*/*.parquet')
-WHERE list_contains(tables_read, 'customers') OR list_contains(tables_read, 'public.customers')
-ORDER BY started_at";
+const QUERY: &str = "SELECT pg_user, sql, list(r.values) AS came_back
+FROM read_parquet($$DATA/statements/*/*.parquet$$) AS s
+JOIN read_parquet($$DATA/results/*/*.parquet$$) AS r USING (session_id, seq)
+WHERE list_contains(tables_read, $$customers$$)
+GROUP BY ALL ORDER BY ALL";
 
 #[cfg(test)]
 mod tests {
@@ -179,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_session_is_found_in_an_array_and_in_lines() {
-        assert_eq!(session_id("[{\"session_id\": \"a\"}, {\"session_id\": \"b\"}]").as_deref(), Some("a"));
+        assert_eq!(session_id("[{\"session_id\": \"1-a\"}, {\"session_id\": \"b\"}]").as_deref(), Some("a"));
         assert_eq!(session_id("{\"session_id\": \"a\"}\n{\"session_id\": \"b\"}").as_deref(), Some("a"));
         assert_eq!(session_id("[]"), None);
         assert_eq!(session_id(""), None);
