@@ -2,7 +2,8 @@
 
 use crate::{setup, shell, test};
 use anyhow::{Context as _, Result};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 /// Runs everything that `.ci/run` runs.
@@ -17,13 +18,13 @@ pub(crate) fn run() -> Result<()> {
     test::run()?;
     let targets = fuzz_targets(shell::root())?;
     for target in &targets {
-        shell::step(&format!("fuzzing {target}"), &mut fuzz(target, FUZZ_TIME))?;
+        shell::step(&format!("fuzzing {target}"), &mut fuzz(target, FUZZ_TIME)?)?;
     }
     println!("ci: everything passed, {} fuzz targets among it", targets.len());
     Ok(())
 }
 
-fn deny() -> std::process::Command {
+fn deny() -> Command {
     let mut command = shell::cargo();
     command.args(["deny", "--locked"]);
     command
@@ -31,18 +32,18 @@ fn deny() -> std::process::Command {
 
 /// One fuzz target, from its kept corpus. What it finds anew stays out of that corpus: a run must not change
 /// the work tree.
-fn fuzz(target: &str, time: Duration) -> std::process::Command {
+fn fuzz(target: &str, time: Duration) -> Result<Command> {
+    let found = shell::target_dir()?.join("fuzz-found").join(target);
+    let kept = shell::root().join("fuzz/corpus").join(target);
+    std::fs::create_dir_all(&found).with_context(|| format!("cannot create {}", found.display()))?;
     let mut command = shell::cargo();
-    let found = PathBuf::from("target/fuzz-found").join(target);
-    let kept = PathBuf::from("fuzz/corpus").join(target);
-    drop(std::fs::create_dir_all(shell::root().join(&found)));
     command
         // No sanitizer: the rooms under fuzz hold no unsafe code, and so a stable compiler will do.
         .args(["fuzz", "run", "--sanitizer", "none", target])
         .args([&found, &kept])
         .args(["--", "-max_len=65536", "-rss_limit_mb=1024", "-print_final_stats=1"])
         .arg(format!("-max_total_time={}", time.as_secs()));
-    command
+    Ok(command)
 }
 
 /// The names of the fuzz targets, sorted.
