@@ -231,6 +231,7 @@ impl<'a> Recorded<'a> {
     /// The rows of one query string: their texts stand in it, one after the other, with nothing between and
     /// around them but white space, semicolons and comments. An empty query string has one row.
     fn cover(&mut self, text: &str) -> anyhow::Result<Vec<&'a Statement>> {
+        self.pass_skipped();
         let mut rows = vec![];
         let mut rest = text;
         while rows.is_empty() || !skip_separators(rest).is_empty() {

@@ -25,7 +25,8 @@ impl Conversation {
                 for (name, value) in options {
                     self.option(name, value, turn.info);
                 }
-                if turn.info.database.is_none() {
+                // A physical walsender is connected to no database.
+                if turn.info.database.is_none() && !matches!(self.replication, Replication::Physical) {
                     turn.info.database.clone_from(&turn.info.user);
                 }
                 Then::Started
