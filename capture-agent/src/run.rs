@@ -1,6 +1,6 @@
 //! Wires the rooms: the one place that knows all of them.
 //!
-//! Two threads do the work. The capture thread ([`capture`]) drains the ring and carries every event through
+//! Two threads do the work. The capture thread (`capture`) drains the ring and carries every event through
 //! streams, frames and session to the recorder's builders; the recorder's writer thread turns them into files.
 //! The main thread waits for signals.
 

@@ -10,8 +10,8 @@ use super::kernel::POLL;
 
 /// The ring's consuming end.
 ///
-/// While there is traffic the reader polls every [`POLL`], and the kernel side wakes it only when the ring fills
-/// up: a wake-up per event would cost the server more than the event. After [`IDLE_ROUNDS`] empty rounds it
+/// While there is traffic the reader polls every `POLL`, and the kernel side wakes it only when the ring fills
+/// up: a wake-up per event would cost the server more than the event. After `IDLE_ROUNDS` empty rounds it
 /// asks to be woken and sleeps.
 pub struct Ring {
     ring: RingBuf<MapData>,

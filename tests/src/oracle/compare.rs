@@ -21,7 +21,7 @@ pub struct Comparison {
 /// Compares every session of the log with the record, in both directions.
 ///
 /// # Errors
-/// Every difference, one line each (the first [`SHOWN`] of them).
+/// Every difference, one line each (the first `SHOWN` of them).
 pub fn compare(log: &ServerLog, record: &Record) -> anyhow::Result<Comparison> {
     let mut judge = Judge::default();
     let logged = sessions(log);
