@@ -113,6 +113,8 @@ struct Partial {
     tag: u8,
     offset: u64,
     wire: u64,
+    /// From where on no byte was lost: the message's first, or the one behind its latest hole.
+    unbroken: u64,
     /// Bytes of the body that are still to come.
     remaining: u64,
     /// Bytes of the body that may still be kept.
@@ -192,7 +194,8 @@ impl Decoder {
     ///
     /// Within the body of a known message they only leave a hole in it; the message may then be complete, so
     /// [`Decoder::next`] must be called also if no bytes follow. Anywhere else the decoder loses sync: the
-    /// answer is where the message began that can't be told any more, at or before the first lost byte.
+    /// answer is where the message began that can't be told any more, or its part behind an earlier hole: at or
+    /// before the first lost byte.
     pub fn lose(&mut self, length: u64) -> Option<u64> {
         if let Some(partial) = &mut self.partial
             && length <= partial.remaining
@@ -201,9 +204,10 @@ impl Decoder {
             partial.holed = true;
             partial.room = 0;
             self.offset = self.offset.saturating_add(length);
+            partial.unbroken = self.offset;
             return None;
         }
-        let since = self.frame_start();
+        let since = self.partial.map_or(self.frame_start(), |partial| partial.unbroken);
         self.offset = self.offset.saturating_add(length);
         if matches!(self.mode, Mode::Opaque | Mode::OutOfSync) {
             return None;
@@ -306,6 +310,7 @@ impl Decoder {
         self.partial = Some(Partial {
             tag: header.tag,
             offset: self.offset.saturating_sub(header.size as u64),
+            unbroken: self.offset.saturating_sub(header.size as u64),
             wire: header.size as u64 + u64::from(header.body),
             remaining: u64::from(header.body),
             room,

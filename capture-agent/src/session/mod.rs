@@ -111,6 +111,11 @@ impl Session {
         &self.info
     }
 
+    /// Bytes of messages that the session holds at the moment: incomplete ones, and those that wait.
+    pub fn held(&self) -> usize {
+        self.frontend.decoder.held() + self.backend.decoder.held() + self.conversation.held()
+    }
+
     /// Bytes passed over the session's socket.
     pub fn data(&mut self, data: Data<'_>, sink: &mut impl Sink) {
         let Data { direction, offset, bytes, loss, end_of_call, at } = data;

@@ -142,17 +142,28 @@ impl Session {
         self.backend.take_back(READY_LEN);
         self.backend.flush(&self.info, sink);
         self.backend.decoder.resume(end.saturating_sub(READY_LEN));
-        self.abandon(at, sink);
+        let owes = self.give_up(at, sink);
         self.read_backend(&[b'Z', 0, 0, 0, 5, status], at, sink);
+        self.hold_if(owes);
         self.sync.maybe_idle = false;
         self.sync.idle = true;
     }
 
     /// The server is idle: what it was asked and did not seem to answer has an answer that is not known.
     fn abandon(&mut self, at: Micros, sink: &mut impl Sink) {
+        let owes = self.give_up(at, sink);
+        self.hold_if(owes);
+    }
+
+    /// Empties the conversation. Whether the server may still answer something of it.
+    fn give_up(&mut self, at: Micros, sink: &mut impl Sink) -> bool {
         self.doubt(sink);
         let owes = self.conversation.may_owe();
         self.conversation.abandon(&mut Turn { info: &mut self.info, at, sink });
+        owes
+    }
+
+    fn hold_if(&mut self, owes: bool) {
         if owes && self.frontend.decoder.mode() == Mode::Messages {
             self.hold = Some(Hold::default());
         }
@@ -184,8 +195,7 @@ impl Session {
             self.frontend.flush(&self.info, sink);
             let end = offset.saturating_add(bytes.len() as u64);
             self.frontend.decoder.resume(end.saturating_sub(length));
-            self.doubt(sink);
-            self.conversation.abandon(&mut Turn { info: &mut self.info, at, sink });
+            self.give_up(at, sink);
             self.hold = Some(Hold::default());
             self.read_frontend(&candidate, at, sink);
         }

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use super::names::{Portal, Prepared};
+use super::names::{Names, Portal, Prepared};
 use super::request::{Kind, Request};
 use super::running::{Begun, Ended, Run};
 use super::{Conversation, Phase, Turn};
 use crate::frames::frontend::{Bind, Execute, Parse, Target};
 use crate::session::lexer::{Lexer, TokenKind};
-use crate::session::{Micros, Protocol, SessionInfo, Sink, Status};
+use crate::session::split::statements;
+use crate::session::{Limits, Micros, Protocol, SessionInfo, Sink, Status};
 
 /// What the requests that are passed over would have defined.
 ///
@@ -18,6 +19,9 @@ use crate::session::{Micros, Protocol, SessionInfo, Sink, Status};
 pub(super) struct Overlay {
     statements: Vec<(Box<[u8]>, Definition)>,
     portals: Vec<(Box<[u8]>, Portal)>,
+    /// Whether a name that is not listed stands for nothing known, instead of what the server has.
+    blind: bool,
+    blind_portals: bool,
     /// The statement whose Parse failed, where it stands in the client's stream, and when it came.
     failed: Option<(Arc<Prepared>, (u64, u64), Micros)>,
 }
@@ -27,25 +31,60 @@ type Definition = Option<Arc<Prepared>>;
 
 impl Overlay {
     pub(super) fn clear(&mut self) {
-        self.failed = None;
-        self.statements.clear();
-        self.portals.clear();
+        *self = Self::default();
     }
 
     fn define(&mut self, name: &[u8], prepared: Definition) {
         self.statements.retain(|(known, _)| **known != *name);
         if self.statements.len() < OVERLAY {
             self.statements.push((name.into(), prepared));
+        } else {
+            self.no_statement_known();
         }
     }
 
-    fn statement(&self, name: &[u8]) -> Option<&Definition> {
-        self.statements.iter().find(|(known, _)| **known == *name).map(|(_, prepared)| prepared)
+    /// A name that cannot be told was given a statement, or lost it: any may be the one.
+    fn no_statement_known(&mut self) {
+        self.statements.clear();
+        self.blind = true;
+    }
+
+    fn statement(&self, name: &[u8], names: &Names) -> Definition {
+        match self.statements.iter().find(|(known, _)| **known == *name) {
+            Some((_, prepared)) => prepared.clone(),
+            None if self.blind => None,
+            None => names.statement(name).cloned(),
+        }
+    }
+
+    fn open(&mut self, name: &[u8], portal: Portal, limits: &Limits) {
+        self.close(name);
+        let held: usize = self.portals.iter().map(|(_, portal)| portal.body.capacity()).sum();
+        if self.portals.len() < OVERLAY && held <= limits.kept {
+            self.portals.push((name.into(), portal));
+        } else {
+            self.no_portal_known();
+        }
+    }
+
+    /// A portal whose name cannot be told was opened: any may be the one.
+    fn no_portal_known(&mut self) {
+        self.portals.clear();
+        self.blind_portals = true;
     }
 
     fn close(&mut self, name: &[u8]) -> Option<Portal> {
         let at = self.portals.iter().position(|(known, _)| **known == *name)?;
         Some(self.portals.swap_remove(at).1)
+    }
+
+    /// Takes the portal that `name` stands for.
+    fn portal(&mut self, name: &[u8], names: &mut Names) -> Option<Portal> {
+        match self.close(name) {
+            Some(portal) => Some(portal),
+            None if self.blind_portals => None,
+            None => names.close(name),
+        }
     }
 }
 
@@ -148,6 +187,11 @@ impl Conversation {
                     if unknown {
                         self.names.forget(parse.name);
                     }
+                } else {
+                    self.overlay.no_statement_known();
+                    if unknown {
+                        self.names.forget_statements();
+                    }
                 }
             }
             Kind::Bind => self.pass_bind(request, turn.info),
@@ -161,7 +205,13 @@ impl Conversation {
                 Some(Target { name, .. }) => {
                     self.overlay.close(name);
                 }
-                None => {}
+                None => {
+                    self.overlay.no_statement_known();
+                    self.overlay.no_portal_known();
+                    if unknown {
+                        self.names.forget_statements();
+                    }
+                }
             },
             Kind::Execute => self.pass_execute(&request, status, blame, turn),
             Kind::Query => self.pass_query(request, status, turn),
@@ -177,18 +227,13 @@ impl Conversation {
     }
 
     fn pass_bind(&mut self, request: Request, info: &SessionInfo) {
-        let Some((portal_name, name)) = Bind::names(&request.body) else { return };
-        let statement = match self.overlay.statement(name) {
-            Some(known) => known.clone(),
-            None => self.names.statement(name).cloned(),
+        let Some((portal_name, name)) = Bind::names(&request.body) else {
+            return self.overlay.no_portal_known();
         };
+        let statement = self.overlay.statement(name, &self.names);
         let name: Box<[u8]> = portal_name.into();
         let portal = self.portal(request, statement, info);
-        self.overlay.close(&name);
-        let held: usize = self.overlay.portals.iter().map(|(_, portal)| portal.body.capacity()).sum();
-        if self.overlay.portals.len() < OVERLAY && held <= self.limits.kept {
-            self.overlay.portals.push((name, portal));
-        }
+        self.overlay.open(&name, portal, &self.limits);
     }
 
     fn pass_execute(
@@ -198,31 +243,31 @@ impl Conversation {
         blame: &mut Option<Blame>,
         turn: &mut Turn<'_, impl Sink>,
     ) {
-        let name = Execute::read(&request.body).map(|execute| execute.portal).unwrap_or_default();
-        let passed = self.overlay.close(name);
-        let portal = passed.as_ref().or_else(|| self.names.portal_ref(name));
+        let name = Execute::read(&request.body).map(|execute| execute.portal);
+        let portal = name.and_then(|name| self.overlay.portal(name, &mut self.names));
         let guilty = blame.as_ref().is_some_and(|blame| match &blame.on {
-            BlameOn::Portal(on) => **on == *name,
-            BlameOn::Statement(on) => portal.is_some_and(|portal| portal.of_statement(on)),
+            BlameOn::Portal(on) => name.is_some_and(|name| **on == *name),
+            BlameOn::Statement(on) => portal.as_ref().is_some_and(|portal| portal.of_statement(on)),
         });
         let ended = match blame.take_if(|_| guilty) {
             Some(blame) => blame.ended,
             None => Ended::with(status),
         };
-        self.record_portal(passed, name, Some(request), ended, turn);
+        self.record_portal(portal, name, Some(request), ended, turn);
     }
 
     /// Records an Execute, or a portal that could not be opened.
     fn record_portal(
         &mut self,
-        passed: Option<Portal>,
-        name: &[u8],
+        portal: Option<Portal>,
+        name: Option<&[u8]>,
         request: Option<&Request>,
         ended: Ended,
         turn: &mut Turn<'_, impl Sink>,
     ) {
         let unknown = ended.status == Status::Unknown;
-        let mut portal = passed.or_else(|| self.names.close(name)).unwrap_or_default();
+        let known = portal.is_some();
+        let mut portal = portal.unwrap_or_default();
         let mut range =
             request.map_or((portal.offset, portal.offset.saturating_add(portal.bytes_in)), Request::range);
         if portal.bytes_in > 0 {
@@ -246,11 +291,8 @@ impl Conversation {
         std::mem::swap(&mut self.exchange.params_body, &mut portal.body);
         portal.bytes_in = 0;
         // A later Execute may mean the same portal.
-        if !name.is_empty() || request.is_some() {
-            self.overlay.close(name);
-            if self.overlay.portals.len() < OVERLAY {
-                self.overlay.portals.push((name.into(), portal));
-            }
+        if let Some(name) = name.filter(|_| known) {
+            self.overlay.open(name, portal, &self.limits);
         }
     }
 
@@ -311,7 +353,7 @@ impl Conversation {
             }
             BlameOn::Portal(name) => {
                 if let Some(portal) = self.overlay.close(&name) {
-                    self.record_portal(Some(portal), &name, None, blame.ended, turn);
+                    self.record_portal(Some(portal), Some(&name), None, blame.ended, turn);
                 }
             }
         }
@@ -323,8 +365,13 @@ impl Conversation {
             "DEALLOCATE ALL" | "DISCARD ALL" => self.names.forget_statements(),
             "DEALLOCATE" | "PREPARE" => {
                 let sql = self.exchange.sql.clone();
-                match sql.as_deref().and_then(|sql| second_word(sql, info.standard_conforming_strings)) {
-                    Some(name) => self.names.forget(name.as_bytes()),
+                let scs = info.standard_conforming_strings;
+                match sql.as_deref().and_then(|sql| named(sql, scs)) {
+                    Some((name, Some(inner))) if tag == "PREPARE" => {
+                        let prepared = Prepared::of_sql(&name, inner);
+                        self.names.define(name.as_bytes(), Arc::new(prepared), &self.limits);
+                    }
+                    Some((name, _)) => self.names.forget(name.as_bytes()),
                     None => self.names.forget_statements(),
                 }
             }
@@ -333,8 +380,9 @@ impl Conversation {
     }
 }
 
-/// The name behind PREPARE, or DEALLOCATE [PREPARE], as the server folds it.
-fn second_word(sql: &str, scs: bool) -> Option<String> {
+/// The name behind PREPARE, or DEALLOCATE [PREPARE], as the server folds it; and the text behind the AS of a
+/// PREPARE.
+fn named(sql: &str, scs: bool) -> Option<(String, Option<&str>)> {
     let mut tokens = Lexer::new(sql, scs);
     let first = tokens.next()?;
     let mut name = tokens.next()?;
@@ -346,14 +394,16 @@ fn second_word(sql: &str, scs: bool) -> Option<String> {
         name = next;
     }
     let word = text(name.start, name.end)?;
-    match name.kind {
-        TokenKind::Word if word.is_ascii() && word.len() < NAMEDATALEN => Some(word.to_ascii_lowercase()),
-        TokenKind::QuotedIdentifier => {
-            let bare = word.get(1..word.len().checked_sub(1)?)?.replace("\"\"", "\"");
-            (bare.len() < NAMEDATALEN).then_some(bare)
-        }
-        _ => None,
-    }
+    let folded = match name.kind {
+        TokenKind::Word if word.is_ascii() => word.to_ascii_lowercase(),
+        TokenKind::QuotedIdentifier => word.get(1..word.len().checked_sub(1)?)?.replace("\"\"", "\""),
+        _ => return None,
+    };
+    let inner = tokens
+        .find(|token| text(token.start, token.end).is_some_and(|word| word.eq_ignore_ascii_case("as")))
+        .and_then(|token| sql.get(token.end..))
+        .and_then(|rest| rest.get(statements(rest, scs).next()?));
+    (folded.len() < NAMEDATALEN).then_some((folded, inner))
 }
 
 /// Whether a statement whose end is not known may have changed which names stand for which statement.

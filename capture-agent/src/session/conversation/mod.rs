@@ -67,7 +67,7 @@ pub(super) struct Conversation {
     /// The statement that the server is working on.
     run: Run,
     /// The portal of the Execute that is done but not handed out: the server has not committed it yet.
-    unsettled: Option<Box<[u8]>>,
+    unsettled: Option<Unsettled>,
     /// Its row; what is left in it is overwritten by the next.
     exchange: Exchange,
     /// The latest RowDescription that belongs to no prepared statement.
@@ -82,6 +82,9 @@ pub(super) struct Conversation {
     terminated: bool,
     unnamed: Arc<str>,
 }
+
+/// The name of a portal, if it could be read.
+type Unsettled = Option<Box<[u8]>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -151,7 +154,10 @@ impl Conversation {
             // Ahead of the server's CopyInResponse; its receive buffer holds no more.
             QUEUED_COPY.saturating_sub(self.queue.held())
         };
-        move |tag, length| if tag == b'd' { copy } else { free }.min(length as usize)
+        move |tag, length| {
+            let wanted = if tag == b'd' { copy.min(free) } else { free.max(KEPT_NAMES) };
+            wanted.min(length as usize)
+        }
     }
 
     /// How much of the body of a server's message is wanted.
@@ -207,6 +213,11 @@ impl Conversation {
             self.confused = true;
             self.abandon(turn);
         }
+    }
+
+    /// Bytes of messages that are kept.
+    pub(super) fn held(&self) -> usize {
+        self.queue.held() + self.names.held() + self.exchange.params_body.capacity()
     }
 
     /// Whether the server was promised replies that it has not given.
@@ -268,13 +279,15 @@ impl Conversation {
         if rows.is_some() { self.run.room(&self.limits) } else { 0 }
     }
 
-    fn close_portals(&mut self) {
+    pub(super) fn close_portals(&mut self) {
         if let Some(portal) = self.names.close_portals() {
             self.recycle_portal(portal);
         }
     }
 }
 
+/// What is kept of a request in any case: its front, where the names stand.
+const KEPT_NAMES: usize = 1 << 10;
 /// What is kept of a reply that is neither row nor COPY data. A RowDescription of 1,664 columns, the most a
 /// target list can have (`MaxTupleAttributeNumber`), takes 140 KiB; error messages may be longer than anybody
 /// reads.

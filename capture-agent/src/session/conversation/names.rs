@@ -28,6 +28,20 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
+    /// What SQL's PREPARE makes.
+    pub(super) fn of_sql(name: &str, sql: &str) -> Self {
+        Self {
+            name: name.into(),
+            sql: Some(sql.into()),
+            truncated: false,
+            declared: Arc::default(),
+            types: Arc::default(),
+            columns: None,
+            described: None,
+            bound: None,
+        }
+    }
+
     /// The type of the parameter at `index`; 0 if it is not known.
     pub(super) fn type_at(&self, index: usize) -> u32 {
         let at = index.saturating_mul(4);
@@ -186,10 +200,6 @@ impl Names {
 
     pub(super) fn portal(&mut self, name: &[u8]) -> Option<&mut Portal> {
         if name.is_empty() { self.unnamed_portal.as_mut() } else { self.portals.get_mut(name) }
-    }
-
-    pub(super) fn portal_ref(&self, name: &[u8]) -> Option<&Portal> {
-        if name.is_empty() { self.unnamed_portal.as_ref() } else { self.portals.get(name) }
     }
 
     /// Opens a portal; gives the one back that it replaces.

@@ -192,7 +192,7 @@ impl Conversation {
             // A replication command may be answered with several tags; its row ends here.
             let tag = self.exchange.command_tag.take();
             let status = if tag.is_some() { Status::Completed } else { Status::Unknown };
-            self.finish(Ended { status, tag, error: None }, turn);
+            self.finish(Ended { status, tag, error: None, touched: false }, turn);
         }
         if self.progress.is_none() {
             self.in_query(turn);

@@ -75,7 +75,10 @@ impl Conversation {
                 if self.exchange.protocol == Protocol::Replication {
                     self.exchange.command_tag = tag;
                 } else {
-                    self.complete(Ended { status: Status::Completed, tag, error: None }, turn);
+                    self.complete(
+                        Ended { status: Status::Completed, tag, error: None, touched: false },
+                        turn,
+                    );
                 }
             }
             b'I' => self.complete(Ended::with(Status::Completed), turn),
@@ -90,6 +93,9 @@ impl Conversation {
     /// The statement at the head is done.
     fn complete(&mut self, ended: Ended, turn: &mut Turn<'_, impl Sink>) {
         let tag = ended.tag;
+        // A COPY from the client cannot complete before the client says that it is done.
+        self.run.touched |=
+            self.run.copy.as_ref().is_some_and(|copy| copy.side == CopySide::Client && !copy.input_over);
         if self.progress.is_some() {
             self.finish_query_statement(ended, turn);
         } else {
@@ -151,7 +157,7 @@ impl Conversation {
         }
         let status = if fields.code == QUERY_CANCELED { Status::Canceled } else { Status::Failed };
         let message = turn.info.client_encoding.decode(fields.message).into_owned();
-        let ended = Ended { status, tag: None, error: Some((code, message)) };
+        let ended = Ended { status, tag: None, error: Some((code, message)), touched: frame.holed };
         match self.head() {
             Some(Kind::Query) => {
                 let unread = self.progress.is_none() && !fields.inner && is_parser(fields.file);
@@ -195,6 +201,9 @@ impl Conversation {
         if let Some(parse) = Parse::read(&request.body) {
             let prepared = self.prepare(&parse, &request, turn.info);
             self.names.define(parse.name, prepared, &self.limits);
+        } else {
+            // Any name may be the one.
+            self.names.forget_statements();
         }
         self.queue.recycle(request.body);
     }
@@ -232,7 +241,10 @@ impl Conversation {
         let mut portal = self.portal(request, statement, turn.info);
         portal.bytes_out = frame.wire;
         let body = std::mem::take(&mut portal.body);
-        let (name, statement_name) = Bind::names(&body).unwrap_or_default();
+        let Some((name, statement_name)) = Bind::names(&body) else {
+            // Any portal may be the one.
+            return self.close_portals();
+        };
         if let Some(statement) = portal.statement.as_mut().filter(|statement| statement.columns.is_some())
             && let Some(bind) = Bind::read(&body, |_| {})
         {
@@ -297,7 +309,10 @@ impl Conversation {
                 }
             }
             Some(Target { name, .. }) => self.names.forget(name),
-            None => {}
+            None => {
+                self.names.forget_statements();
+                self.close_portals();
+            }
         }
         self.queue.recycle(request.body);
     }
@@ -306,7 +321,9 @@ impl Conversation {
     fn described(&mut self, frame: &Frame<'_>, turn: &mut Turn<'_, impl Sink>) {
         let Some(head) = self.queue.head() else { return };
         let Some(target) = Target::read(&head.body) else {
-            self.queue.pop();
+            if frame.tag != b't' {
+                self.queue.pop();
+            }
             return;
         };
         let body = frame.body();
@@ -420,11 +437,11 @@ impl Conversation {
     /// The head, an Execute, is done. Its parameters are lent to the row while it is handed out.
     pub(super) fn finish_execute(&mut self, ended: Ended, turn: &mut Turn<'_, impl Sink>) {
         let Some(request) = self.queue.pop() else { return };
-        let name = Execute::read(&request.body).map(|execute| execute.portal).unwrap_or_default();
+        let name: Option<Box<[u8]>> = Execute::read(&request.body).map(|execute| execute.portal.into());
         let done = ended.status == Status::Completed;
-        self.lend_params(name);
+        self.lend_params(name.as_deref());
         self.conclude(ended, turn.at);
-        self.unsettled = Some(name.into());
+        self.unsettled = Some(name);
         if !done || self.queue.head().is_some_and(|next| next.kind != Kind::Sync) {
             self.settle(turn);
         }
@@ -452,8 +469,9 @@ impl Conversation {
     pub(super) fn settle(&mut self, turn: &mut Turn<'_, impl Sink>) {
         let Some(name) = self.unsettled.take() else { return };
         turn.sink.statement(turn.info, &self.exchange);
-        self.lend_params(&name);
+        self.lend_params(name.as_deref());
         if self.exchange.status == Status::Completed
+            && let Some(name) = name
             && let Some(portal) = self.names.portal(&name)
             && portal.body.capacity() > LARGE_PARAMS
         {
@@ -465,8 +483,8 @@ impl Conversation {
     }
 
     /// Swaps the parameters of the portal and of the row.
-    fn lend_params(&mut self, name: &[u8]) {
-        if let Some(portal) = self.names.portal(name) {
+    fn lend_params(&mut self, name: Option<&[u8]>) {
+        if let Some(portal) = name.and_then(|name| self.names.portal(name)) {
             std::mem::swap(&mut self.exchange.params, &mut portal.params);
             std::mem::swap(&mut self.exchange.params_body, &mut portal.body);
         }

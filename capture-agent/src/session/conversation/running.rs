@@ -84,12 +84,14 @@ pub(super) struct Ended {
     pub(super) status: Status,
     pub(super) tag: Option<Tag>,
     pub(super) error: Option<(Option<SqlState>, String)>,
+    /// Whether bytes of the reply that ended it were lost.
+    pub(super) touched: bool,
 }
 
 impl Ended {
     /// Without tag and error.
     pub(super) fn with(status: Status) -> Self {
-        Self { status, tag: None, error: None }
+        Self { status, tag: None, error: None, touched: false }
     }
 }
 
@@ -164,9 +166,12 @@ impl Conversation {
             Status::Failed | Status::Canceled | Status::Suspended | Status::InFlight => Some(counted),
             Status::Skipped | Status::Unknown => None,
         };
-        // The rows of a COPY are told apart only as far as they are recorded.
-        if run.copy.is_some() && ended.tag.is_none() && run.truncated {
-            exchange.rows = None;
+        if let Some(copy) = run.copy.filter(|_| ended.tag.is_none()) {
+            // Rows are told apart only as far as they are recorded; and where the client's data ended is not
+            // known without the client's word.
+            if run.truncated || copy.side == CopySide::Client {
+                exchange.rows = None;
+            }
         }
         let over = !matches!(ended.status, Status::InFlight | Status::Unknown | Status::Skipped);
         exchange.duration_us = over.then(|| at.0.saturating_sub(exchange.started_at.0));
@@ -177,7 +182,7 @@ impl Conversation {
             None => (None, None),
         };
         exchange.status = ended.status;
-        exchange.complete &= !run.touched;
+        exchange.complete &= !run.touched && !ended.touched;
         exchange.results_truncated = run.truncated;
     }
 }

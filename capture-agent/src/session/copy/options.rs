@@ -68,7 +68,7 @@ impl Given {
                     self.header = tokens.next_if(|next| is(word(sql, next), &off)).is_none();
                 }
                 _ if is(text, &["delimiter", "delimiters"]) => {
-                    replace(&mut self.delimiter, value(sql, tokens))
+                    replace(&mut self.delimiter, value(sql, tokens));
                 }
                 _ if is(text, &["null"]) => replace(&mut self.null, value(sql, tokens)),
                 _ if is(text, &["quote"]) => replace(&mut self.quote, value(sql, tokens)),

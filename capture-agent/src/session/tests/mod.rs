@@ -1,4 +1,15 @@
 //! Conversations, one file per subject.
 
+mod cancel;
+mod copy;
+mod ending;
 mod extended;
+mod function;
+mod gaps;
+mod limits;
+mod names;
+mod pieces;
+mod pipeline;
+mod replication;
 mod simple;
+mod startup;
