@@ -20,6 +20,7 @@
 //! ```
 
 mod copying;
+mod extended;
 mod fate;
 mod names;
 mod query;
