@@ -380,7 +380,7 @@ impl Conversation {
     }
 }
 
-/// The name behind PREPARE, or DEALLOCATE [PREPARE], as the server folds it; and the text behind the AS of a
+/// The name behind PREPARE, or `DEALLOCATE [PREPARE]`, as the server folds it; and the text behind the AS of a
 /// PREPARE.
 fn named(sql: &str, scs: bool) -> Option<(String, Option<&str>)> {
     let mut tokens = Lexer::new(sql, scs);
