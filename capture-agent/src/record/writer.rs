@@ -295,14 +295,10 @@ impl Disk {
         let now = Instant::now();
         let (since, said) = self.trouble.unwrap_or((now, now));
         if self.trouble.is_none() || now.duration_since(said) >= REMINDER {
-            let advice = match error.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "disk-full",
-                _ => "data-dir-unwritable",
-            };
             tracing::error!(
                 data_dir = %self.place.data_dir.display(),
                 "cannot write the record: {error}; sessions are recorded in memory as far as it goes, what is lost \
-                 is declared in the table gaps once the disk takes data again (see docs/errors.md#{advice})"
+                 is declared in the table gaps once the disk takes data again (see docs/errors.md#storage-failed)"
             );
             self.trouble = Some((since, now));
         }
