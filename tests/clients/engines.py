@@ -4,6 +4,7 @@ Usage: engines.py DATA_DIR SCHEMA_MD
 Fails with words; prints what it compared.
 """
 
+import json
 import pathlib
 import re
 import sys
@@ -41,7 +42,8 @@ def main(data, document):
             print(f"{table}: empty")
             continue
         arrow, duck = rows_by_pyarrow(folder), rows_by_duckdb(folder)
-        assert sorted(map(comparable, arrow)) == sorted(map(comparable, duck)), f"{table}: the engines differ"
+        for one, other in zip(sorted(map(comparable, arrow)), sorted(map(comparable, duck)), strict=True):
+            assert one == other, f"{table}: pyarrow reads {one}\nDuckDB reads {other}"
         columns = set(arrow[0]) - {"date"}
         documented = documented_columns(text, table)
         assert columns <= documented, f"docs: {table} lacks {sorted(columns - documented)}"
@@ -58,9 +60,8 @@ def main(data, document):
 
 
 def comparable(row):
-    """Both engines' rows in the same spelling; the folder's date comes as text or as a date."""
-    values = {name: value for name, value in row.items() if name != "date"}
-    return repr(sorted(values.items(), key=lambda item: item[0]))
+    """A row in a spelling that both engines share; the folder's date comes as text or as a date."""
+    return json.dumps({name: row[name] for name in row if name != "date"}, default=str, sort_keys=True)
 
 
 main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))

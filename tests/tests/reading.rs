@@ -43,19 +43,19 @@ fn a_session_is_shown_with_parameters_rows_errors_and_timing() -> anyhow::Result
     let data = &captured.finished.data;
     let session = captured.record().session_named("with needle")?;
     let text = agent(data, &["show", &session.session_id, "--results"])?;
-    for part in ["needle in a haystack", "parameter one", "row value é", "ms"] {
+    for part in ["needle in a haystack", "'parameter one'", "parameter onerow value é", "ms"] {
         assert!(text.contains(part), "no {part:?} in:\n{text}");
     }
     let failing = captured.record().session_named("failing")?;
     let text = agent(data, &["show", &failing.session_id])?;
     assert!(text.contains("22012") && text.contains("division by zero"), "{text}");
     let shown = agent(data, &["show", &session.session_id, "--json", "--results"])?;
-    for part in ["needle in a haystack", "parameter one", "row value é"] {
+    for part in ["needle in a haystack", "\"parameter one\"", "parameter onerow value é"] {
         assert!(shown.contains(part), "no {part:?} in:\n{shown}");
     }
     // Without --results, no row is shown.
     let shown = agent(data, &["show", &session.session_id])?;
-    assert!(!shown.contains("row value é"), "{shown}");
+    assert!(!shown.contains("onerow value"), "{shown}");
     Ok(())
 }
 

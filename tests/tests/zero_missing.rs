@@ -49,12 +49,12 @@ fn pgbench_in_its_prepared_mode() -> anyhow::Result<()> {
 
 #[test]
 fn psycopg() -> anyhow::Result<()> {
-    driver("psycopg_workload.py", 200)
+    driver("psycopg_workload.py", 130)
 }
 
 #[test]
 fn asyncpg() -> anyhow::Result<()> {
-    driver("asyncpg_workload.py", 200)
+    driver("asyncpg_workload.py", 130)
 }
 
 #[test]

@@ -110,9 +110,9 @@ impl Judge {
             }
         };
         for row in &rows {
+            let database = logged.database.is_empty() || row.database.as_deref() == Some(&logged.database);
             ensure!(
-                row.pg_user.as_deref() == Some(&logged.user)
-                    && row.database.as_deref() == Some(&logged.database),
+                row.pg_user.as_deref() == Some(&logged.user) && database,
                 "recorded for {:?} on {:?}",
                 row.pg_user,
                 row.database
