@@ -109,6 +109,11 @@ impl Lane {
         }
     }
 
+    /// How many of the latest captured bytes are left out of the record in one stretch.
+    pub(super) fn left_out(&self) -> u64 {
+        self.open.map_or(0, |open| open.length)
+    }
+
     /// Reports what was left out of the record so far.
     pub(super) fn flush(&mut self, info: &SessionInfo, sink: &mut impl Sink) {
         if let Some(gap) = self.open.take().filter(|gap| gap.length > 0) {

@@ -26,7 +26,7 @@ use crate::streams::Hole;
 pub(super) struct Sync {
     /// The server's last send ended with ReadyForQuery, and nothing was lost since.
     idle: bool,
-    /// The end of the server's present send, while its stream is out of step.
+    /// The end of the server's present send.
     tail: Tail,
     /// The server's last send, out of step, ended with what looks like ReadyForQuery.
     maybe_idle: bool,
@@ -118,21 +118,24 @@ impl Session {
         self.sync.idle = false;
         self.sync.maybe_idle = false;
         self.sync.is_candidate = false;
+        if begins {
+            self.sync.tail.clear();
+        }
+        self.sync.tail.push(bytes);
         match self.backend.decoder.mode() {
-            Mode::Opaque => self.backend.declare(offset, bytes.len() as u64, at, &self.info, sink),
-            Mode::OutOfSync => {
+            Mode::Opaque | Mode::OutOfSync => {
                 self.backend.declare(offset, bytes.len() as u64, at, &self.info, sink);
-                if begins {
-                    self.sync.tail.clear();
-                }
-                self.sync.tail.push(bytes);
-                self.sync.maybe_idle = end_of_call && self.sync.tail.ready().is_some();
             }
             Mode::Startup | Mode::Negotiation | Mode::Messages => {
                 let ready = self.read_backend(bytes, at, sink);
                 self.sync.idle = ready && end_of_call;
             }
         }
+        // Asked after the bytes were read: a message that breaks the protocol may stand in the middle of a send.
+        self.sync.maybe_idle = end_of_call
+            && self.backend.decoder.mode() == Mode::OutOfSync
+            && self.backend.left_out() >= READY_LEN
+            && self.sync.tail.ready().is_some();
     }
 
     /// The server's stream is in step again: it ended with ReadyForQuery, and the server waits for the client.
