@@ -49,6 +49,14 @@ impl Overlay {
         self.blind = true;
     }
 
+    /// Sync: what stood before it meant the statement of its own Parse, or was skipped with it. What follows runs
+    /// also if that Parse failed, and then the name stands for something else.
+    fn doubt_statements(&mut self) {
+        for (_, prepared) in &mut self.statements {
+            *prepared = None;
+        }
+    }
+
     fn statement(&self, name: &[u8], names: &Names) -> Definition {
         match self.statements.iter().find(|(known, _)| **known == *name) {
             Some((_, prepared)) => prepared.clone(),
@@ -94,10 +102,24 @@ struct Blame {
     ended: Ended,
 }
 
-#[derive(PartialEq, Eq)]
 enum BlameOn {
     Statement(Box<[u8]>),
     Portal(Box<[u8]>),
+}
+
+impl Blame {
+    /// Whether `request` gives the name another meaning: no Execute behind it depends on what failed.
+    fn ends_with(&self, request: &Request) -> bool {
+        match (&self.on, request.kind) {
+            (BlameOn::Portal(on), Kind::Bind) => {
+                Bind::names(&request.body).is_none_or(|(portal, _)| **on == *portal)
+            }
+            (BlameOn::Statement(on), Kind::Parse) => {
+                Parse::read(&request.body).is_none_or(|parse| **on == *parse.name)
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Conversation {
@@ -179,6 +201,9 @@ impl Conversation {
         turn: &mut Turn<'_, impl Sink>,
     ) {
         let unknown = status == Status::Unknown;
+        if let Some(blame) = blame.take_if(|blame| blame.ends_with(&request)) {
+            self.record_blame(blame, turn);
+        }
         match request.kind {
             Kind::Parse => {
                 if let Some(parse) = Parse::read(&request.body) {
@@ -222,6 +247,7 @@ impl Conversation {
                 self.finish(Ended::with(status), turn);
                 self.queue.pop();
             }
+            Kind::Sync => self.overlay.doubt_statements(),
             _ => {}
         }
     }

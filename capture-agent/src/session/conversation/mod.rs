@@ -236,7 +236,7 @@ impl Conversation {
         self.confused
     }
 
-    /// Whether nothing is left of the cycle that ReadyForQuery closes.
+    /// Statements recorded so far.
     pub(super) fn statements(&self) -> u64 {
         self.seq
     }

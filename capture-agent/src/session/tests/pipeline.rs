@@ -71,6 +71,17 @@ fn a_parse_or_bind_that_fails_without_an_execute_is_recorded() {
 }
 
 #[test]
+fn an_error_is_not_blamed_on_a_later_portal_of_the_same_name() {
+    let recorder = Talk::started()
+        .client(&[run("one"), parse("", "two", &[]), bind("", "", &[t("x")]), run("three"), sync()])
+        .server(&[ran(), empty(b'1'), error("ERROR", "22P02", "no"), ready(b'I')])
+        .record();
+    assert_eq!(recorder.texts(), ["one", "two", "three"]);
+    use Status::{Completed, Failed, Skipped};
+    assert_eq!(recorder.statuses(), [Completed, Failed, Skipped]);
+}
+
+#[test]
 fn a_canceled_statement_is_told_from_a_failed_one() {
     let recorder = Talk::started()
         .client(&[query("SELECT pg_sleep(9)")])
