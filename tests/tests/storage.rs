@@ -36,11 +36,15 @@ fn a_disk_that_stays_full_loses_rows_and_says_so() -> anyhow::Result<()> {
     let server = Server::start()?;
     let mut agent = rotating().server(&server).data(&disk.folder).start()?;
     let mut wire = Wire::login(&server, "full disk")?;
-    // More than what waits in memory for the disk (docs/defaults.md).
-    for _ in 0..200 {
-        wire.query("select md5(n::text) || repeat(md5(random()::text), 20) from generate_series(1, 500) n")?;
+    let sql = "select md5(n::text) || repeat(md5(random()::text), 20) from generate_series(1, 500) n";
+    for _ in 0..60 {
+        wire.query(sql)?;
     }
     agent.wait_for("No space left on device")?;
+    // While the writer waits for the disk: more than what waits in memory for the writer (docs/defaults.md).
+    for _ in 0..200 {
+        wire.query(sql)?;
+    }
     disk.grow("256m")?;
     recovers(&mut wire, &disk.folder)?;
     wire.terminate()?;
