@@ -83,6 +83,10 @@ impl Session {
         sink: &mut impl Sink,
     ) {
         let begins = !std::mem::replace(&mut self.sync.receiving, !end_of_call);
+        if begins {
+            // What an earlier receive was is no word on this one, should it break the protocol in its middle.
+            self.sync.is_candidate = false;
+        }
         if begins && self.sync.maybe_idle {
             self.found_backend(at, sink);
         }
