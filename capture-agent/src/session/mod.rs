@@ -218,6 +218,8 @@ impl Session {
             match then {
                 Then::Continue => {}
                 Then::Started => self.frontend.decoder.set_mode(Mode::Messages),
+                // A server's stream that is out of step is not found again by a client's request.
+                Then::Negotiate if self.backend.decoder.mode() != Mode::Messages => {}
                 Then::Negotiate => self.backend.decoder.set_mode(Mode::Negotiation),
                 Then::Declined => {}
                 Then::Encrypted => {
