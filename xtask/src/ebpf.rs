@@ -203,7 +203,9 @@ fn target_dir(out: &Path) -> PathBuf {
 }
 
 fn workspace_root() -> Result<PathBuf> {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Of this run first: checkouts that share a target folder also share the compiled build script.
+    let compiled = || OsString::from(env!("CARGO_MANIFEST_DIR"));
+    let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(compiled));
     Ok(manifest.parent().context("xtask has no parent folder")?.to_owned())
 }
 
