@@ -58,12 +58,19 @@ pub fn home() -> PathBuf {
     )
 }
 
+/// The folder of this crate: of this run, not of the build, because checkouts that share a target folder also
+/// share the compiled tests.
+#[must_use]
+pub fn crate_dir() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
+
 /// The client program `name` of `tests/clients`.
 ///
 /// # Errors
 /// There is no such file.
 pub fn client(name: &str) -> anyhow::Result<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name);
+    let path = crate_dir().join("clients").join(name);
     ensure!(path.is_file(), "no client program {}", path.display());
     Ok(path)
 }
@@ -78,8 +85,8 @@ pub fn agent() -> anyhow::Result<PathBuf> {
         ensure!(path.is_file(), "CAPTURE_AGENT names {}, which is not a file", path.display());
         return Ok(path);
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate_dir().join("../target"), PathBuf::from);
     ["debug", "release"]
         .iter()
         .map(|profile| target.join(profile).join("capture-agent"))

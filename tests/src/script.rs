@@ -80,7 +80,7 @@ struct End {
 /// # Errors
 /// A script is not well formed: then with file and line.
 pub fn all() -> anyhow::Result<Vec<Script>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let folder = crate::deps::crate_dir().join("golden");
     let mut paths: Vec<PathBuf> =
         std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "pgt"));

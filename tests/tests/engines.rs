@@ -1,6 +1,5 @@
 //! Open data: two engines that share no code read every table alike, and every query of the documentation runs.
 
-use std::path::Path;
 use std::process::Command;
 
 use tests::{AgentOptions, ServerOptions, capture_with, clients, deps};
@@ -17,7 +16,7 @@ fn duckdb_and_pyarrow_read_every_table_alike_and_the_documented_queries_run() ->
         server.psql("select repeat('x', 10000) from generate_series(1, 1000)")?;
         agent.resume()
     })?;
-    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema.md");
+    let schema = deps::crate_dir().join("../docs/schema.md");
     let mut engines: Command = clients::command("engines.py")?;
     let said = deps::run(engines.arg(&captured.finished.data).arg(schema))?;
     for table in ["sessions", "statements", "results", "gaps"] {

@@ -25,7 +25,7 @@ use std::process::Command;
 ///
 /// What is missing, with the command that installs it; or the compiler's own words.
 pub fn build(out: &Path) -> Result<PathBuf> {
-    let root = workspace_root()?;
+    let root = workspace_root();
     let linker = bpf_linker().context(MISSING_LINKER)?;
     let toolchain = Toolchain::find()?;
     let target_dir = target_dir(out);
@@ -202,11 +202,11 @@ fn target_dir(out: &Path) -> PathBuf {
     outer.unwrap_or(out).join("ebpf")
 }
 
-fn workspace_root() -> Result<PathBuf> {
-    // Of this run first: checkouts that share a target folder also share the compiled build script.
-    let compiled = || OsString::from(env!("CARGO_MANIFEST_DIR"));
-    let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(compiled));
-    Ok(manifest.parent().context("xtask has no parent folder")?.to_owned())
+/// The project's folder: of this run, not of the build, because checkouts that share a target folder also share
+/// the compiled programs.
+pub fn workspace_root() -> PathBuf {
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&manifest).parent().unwrap_or(Path::new(".")).to_owned()
 }
 
 #[expect(clippy::print_stdout, reason = "cargo reads a build script's standard output")]

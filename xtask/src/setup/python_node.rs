@@ -71,7 +71,7 @@ fn read_client_file(name: &str) -> Result<String> {
 }
 
 fn clients() -> PathBuf {
-    Path::new(shell::root()).join("tests/clients")
+    shell::root().join("tests/clients")
 }
 
 /// Debian's own: another Python on the path may come without `venv`.
