@@ -28,7 +28,7 @@ pub fn data(backend: &mut Tracked, direction: u16, buf: u64, len: u64) {
         loss: backend.loss[index],
         flags: FLAG_END_OF_CALL,
     };
-    let wakeup = wakeup();
+    let wakeup = wakeup(start ^ backend.offset[index]);
     let outcome = if len <= TIERS[0] as u64 {
         piece::<{ TIERS[0] }>(&header, buf, wakeup)
     } else if len <= TIERS[1] as u64 {
@@ -196,15 +196,19 @@ fn clamp<const N: usize>(mut len: u64) -> u64 {
 }
 
 /// Wakes the reader only if it sleeps, or if much waits for it: a wake-up per event would cost the server
-/// more than the event.
+/// more than the event. How much waits is looked at when a stream passes a multiple of [`LOOK_BYTES`], that is
+/// when `passed`, its offset before xor after, has a higher bit: the look touches what the reader writes.
 #[inline(always)]
-fn wakeup() -> u64 {
-    if READER.get(0).is_some_and(|asleep| *asleep != 0) || RING.query(AVAIL_DATA) > WAKE_BYTES.load() {
+fn wakeup(passed: u64) -> u64 {
+    let asleep = READER.get(0).is_some_and(|asleep| *asleep != 0);
+    if asleep || (passed >= LOOK_BYTES && RING.query(AVAIL_DATA) > WAKE_BYTES.load()) {
         FORCE_WAKEUP
     } else {
         NO_WAKEUP
     }
 }
+
+const LOOK_BYTES: u64 = 4096;
 
 /// `include/uapi/linux/bpf.h`
 const NO_WAKEUP: u64 = 1;
