@@ -25,7 +25,7 @@ pub use self::examine::doctor;
 use self::servers::Servers;
 use self::sessions::Sessions;
 use crate::cli::RunOptions;
-use crate::probes::Kernel;
+use crate::probes::{Kernel, TlsProbes};
 use crate::record::{Recorder, Settings};
 use crate::session::Limits;
 
@@ -62,7 +62,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
             bytes: config.results.bytes,
             ..Limits::default()
         }),
-        servers: Servers::new(options.servers),
+        servers: Servers::new(options.servers, TlsProbes::new(options.tls)),
         recorder,
         metrics_file: options.metrics_file,
     };

@@ -31,6 +31,7 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
         role: ROLE_BACKEND,
         session: SessionKey { born, tgid, reserved: 0 },
         open: postmaster.open,
+        sites: postmaster.sites,
         ..Tracked::default()
     };
     if TRACKED.insert(tgid, backend, 0).is_err() {

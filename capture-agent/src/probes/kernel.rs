@@ -1,9 +1,11 @@
 //! Loads the eBPF object, attaches the cheapest hooks that this kernel takes, and speaks to its maps.
 
+use std::path::Path;
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{BtfTracePoint, FExit, Program, ProgramError, TracePoint};
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLinkId, UProbeScope};
+use aya::programs::{BtfTracePoint, FExit, Program, ProgramError, TracePoint, UProbe};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use capture_common::{ROLE_POSTMASTER, SessionKey, Tracked, counter};
@@ -13,6 +15,7 @@ use super::backends::OpenBackend;
 use super::btf::{BtfError, KernelTypes};
 use super::hooks::{HookProgram, LIFECYCLE, Plan, SocketHooks};
 use super::ring::Ring;
+use super::tls::Probe;
 
 /// The kernel side, loaded and attached. Dropping it removes every hook and map.
 pub struct Kernel {
@@ -22,6 +25,13 @@ pub struct Kernel {
     logger: EbpfLogger<&'static dyn log::Log>,
     /// What was attached.
     pub plan: Plan,
+}
+
+/// An attached probe. It stays until [`Kernel::detach_probes`], or until every hook is removed.
+#[derive(Debug)]
+pub(super) struct ProbeLink {
+    program: &'static str,
+    link: UProbeLinkId,
 }
 
 /// What the kernel side has counted since it was loaded.
@@ -105,22 +115,26 @@ impl Kernel {
         Ok((Self { ebpf, tracked, counters, logger, plan }, ring))
     }
 
-    /// Follows a postmaster: from now on each connection that it accepts is a session.
-    pub fn follow_postmaster(&mut self, tgid: u32) -> Result<(), MapError> {
-        let mut entry = Tracked { role: ROLE_POSTMASTER, ..Tracked::default() };
+    /// Follows a postmaster: from now on each connection that it accepts is a session. `sites` is the set of probes
+    /// that read its encrypted sessions, 0 if there is none.
+    pub fn follow_postmaster(&mut self, tgid: u32, sites: u16) -> Result<(), MapError> {
+        let mut entry = Tracked { role: ROLE_POSTMASTER, sites: sites.into(), ..Tracked::default() };
         entry.session.tgid = tgid;
         entry.open.postmaster = tgid;
         self.tracked.insert(tgid, entry, 0)
     }
 
-    /// Follows a backend that was there before the hooks. Whether it was not followed already.
+    /// Follows a backend that was there before the hooks. Whether it was not followed already. `sites`: as
+    /// [`Kernel::follow_postmaster`].
     pub fn follow_backend(
         &mut self,
         backend: &OpenBackend,
+        sites: u16,
         born: u64,
     ) -> Result<Option<SessionKey>, MapError> {
         let session = SessionKey { born, tgid: backend.tgid, reserved: 0 };
-        match self.tracked.insert(backend.tgid, backend.entry(session), BPF_NOEXIST) {
+        let entry = Tracked { sites: sites.into(), ..backend.entry(session) };
+        match self.tracked.insert(backend.tgid, entry, BPF_NOEXIST) {
             Ok(()) => Ok(Some(session)),
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
                 Ok(None)
@@ -160,6 +174,35 @@ impl Kernel {
     /// Passes on what the kernel side has to say: rare, and never per event.
     pub fn flush_log(&mut self) {
         self.logger.flush();
+    }
+
+    /// Attaches probes to instructions of `file`, for every process that runs them. All or none.
+    pub(super) fn attach_probes(
+        &mut self,
+        file: &Path,
+        probes: impl Iterator<Item = Probe>,
+    ) -> Result<Vec<ProbeLink>, LoadError> {
+        let mut links = Vec::new();
+        for probe in probes {
+            match attach_probe(&mut self.ebpf, file, probe) {
+                Ok(link) => links.push(ProbeLink { program: probe.program, link }),
+                Err(error) => {
+                    self.detach_probes(links);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(links)
+    }
+
+    /// Removes probes.
+    pub(super) fn detach_probes(&mut self, links: Vec<ProbeLink>) {
+        for ProbeLink { program, link } in links {
+            if let Some(Program::UProbe(program)) = self.ebpf.program_mut(program) {
+                // It is gone already if every hook was removed.
+                let _ = program.detach(link);
+            }
+        }
     }
 
     /// Removes every hook; the maps stay, so that what they hold can be drained.
@@ -214,12 +257,33 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, hook: HookProgram) -> Result<(), LoadError
     attached.map_err(|error| LoadError::Hook { hook: hook.to_string(), reason: chain(&error) })
 }
 
+fn attach_probe(ebpf: &mut Ebpf, file: &Path, probe: Probe) -> Result<UProbeLinkId, LoadError> {
+    let Probe { program, offset, cookie } = probe;
+    let loaded = ebpf
+        .program_mut(program)
+        .ok_or_else(|| LoadError::Mismatch(format!("program `{program}` is missing")))?;
+    let attached = <&mut UProbe>::try_from(loaded).and_then(|uprobe| {
+        match uprobe.load() {
+            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+            Err(error) => return Err(error),
+        }
+        let location = UProbeAttachLocation::AbsoluteOffset(offset);
+        let point = UProbeAttachPoint { location, cookie: Some(cookie) };
+        uprobe.attach(point, file, UProbeScope::AllProcesses)
+    });
+    attached.map_err(|error| LoadError::Hook {
+        hook: format!("uprobe/{}:{offset:#x}", file.display()),
+        reason: chain(&error),
+    })
+}
+
 /// Detaches a program. One that was never loaded has nothing to unload, which is no error here.
 fn unload(program: &mut Program) {
     let _ = match program {
         Program::BtfTracePoint(program) => program.unload(),
         Program::FExit(program) => program.unload(),
         Program::TracePoint(program) => program.unload(),
+        Program::UProbe(program) => program.unload(),
         _ => Ok(()),
     };
 }

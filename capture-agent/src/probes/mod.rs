@@ -12,11 +12,13 @@ mod kernel;
 mod processes;
 mod ring;
 mod servers;
+mod tls;
 
 pub use backends::{OpenBackend, open_backends, waits_for_client};
-pub use event::Event;
+pub use event::{Event, Form};
 pub use hooks::{Plan, SocketHooks};
 pub use kernel::{Counters, Kernel, LoadError};
 pub use processes::{executable, monotonic_now, raise_priority, unix_offset};
 pub use ring::Ring;
 pub use servers::{Selector, Server, find_servers, is_server_process};
+pub use tls::{NoTls, TlsPlan, TlsProbes, TlsSource};

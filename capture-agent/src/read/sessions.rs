@@ -76,6 +76,10 @@ pub struct SessionRow {
     pub gap_bytes: Option<i64>,
     pub partial: Option<bool>,
     pub protocol_error: Option<String>,
+    pub tls_version: Option<String>,
+    pub tls_cipher: Option<String>,
+    pub socket_bytes_in: Option<i64>,
+    pub socket_bytes_out: Option<i64>,
 }
 
 /// The sessions that a filter wants, by the time of their start. The flag says whether the limit left out some.
@@ -131,6 +135,10 @@ impl SessionRow {
             gap_bytes: row.number("gap_bytes"),
             partial: row.flag("partial"),
             protocol_error: row.owned("protocol_error"),
+            tls_version: row.owned("tls_version"),
+            tls_cipher: row.owned("tls_cipher"),
+            socket_bytes_in: row.number("socket_bytes_in"),
+            socket_bytes_out: row.number("socket_bytes_out"),
         }
     }
 

@@ -41,6 +41,10 @@ pub(super) struct Sessions {
     gap_bytes: Vec<i64>,
     partial: BooleanBuilder,
     protocol_error: StringBuilder,
+    tls_version: StringBuilder,
+    tls_cipher: StringBuilder,
+    socket_bytes_in: Vec<i64>,
+    socket_bytes_out: Vec<i64>,
     stake: Stake,
 }
 
@@ -70,6 +74,10 @@ impl Sessions {
             gap_bytes: Vec::new(),
             partial: BooleanBuilder::new(),
             protocol_error: StringBuilder::new(),
+            tls_version: StringBuilder::new(),
+            tls_cipher: StringBuilder::new(),
+            socket_bytes_in: Vec::new(),
+            socket_bytes_out: Vec::new(),
             stake: Stake::default(),
         }
     }
@@ -104,6 +112,10 @@ impl Sessions {
         self.gap_bytes.push(number(end.gap_bytes));
         self.partial.append_value(origin.partial);
         self.protocol_error.append_option(end.protocol_error.as_deref());
+        self.tls_version.append_option(session.tls_version.as_deref());
+        self.tls_cipher.append_option(session.tls_cipher.as_deref());
+        self.socket_bytes_in.push(number(end.socket_bytes_in));
+        self.socket_bytes_out.push(number(end.socket_bytes_out));
         self.stake.note(Loss {
             session: Some(origin.id),
             table: Table::Sessions,
@@ -159,6 +171,10 @@ impl Sessions {
             numbers(&mut self.gap_bytes),
             Arc::new(self.partial.finish()),
             Arc::new(self.protocol_error.finish()),
+            Arc::new(self.tls_version.finish()),
+            Arc::new(self.tls_cipher.finish()),
+            numbers(&mut self.socket_bytes_in),
+            numbers(&mut self.socket_bytes_out),
         ];
         Ok((RecordBatch::try_new(Table::Sessions.schema(), columns)?, self.stake.take()))
     }

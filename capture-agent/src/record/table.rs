@@ -116,6 +116,10 @@ fn sessions() -> Vec<Field> {
         count("gap_bytes"),
         Field::new("partial", DataType::Boolean, false),
         text("protocol_error"),
+        text("tls_version"),
+        text("tls_cipher"),
+        count("socket_bytes_in"),
+        count("socket_bytes_out"),
     ]
 }
 

@@ -6,22 +6,23 @@ use capture_common::{OpenInfo, SessionKey};
 use tracing::{info, warn};
 
 use super::sessions::{Clock, Sessions, open_origin, origin};
-use crate::probes::{self, Kernel, Selector, Server};
+use crate::probes::{self, Kernel, Selector, Server, TlsProbes};
 use crate::record::Recorder;
 use crate::session::Origin;
 
 /// The servers that are followed.
 pub(super) struct Servers {
     selectors: Vec<Selector>,
-    followed: HashMap<u32, Server>,
+    followed: HashMap<u32, Followed>,
+    tls: TlsProbes,
     /// Processes that are starting as a server and whose port is not known yet.
     starting: HashSet<u32>,
 }
 
 impl Servers {
-    /// Servers that any of `selectors` selects.
-    pub(super) fn new(selectors: Vec<Selector>) -> Self {
-        Self { selectors, followed: HashMap::new(), starting: HashSet::new() }
+    /// Servers that any of `selectors` selects, with these probes for encrypted sessions.
+    pub(super) fn new(selectors: Vec<Selector>, tls: TlsProbes) -> Self {
+        Self { selectors, followed: HashMap::new(), tls, starting: HashSet::new() }
     }
 
     /// How many servers are followed.
@@ -38,12 +39,16 @@ impl Servers {
     /// sessions that are not known.
     pub(super) fn scan(&mut self, kernel: &mut Kernel, sessions: &mut Sessions, recorder: &mut Recorder) {
         let found = probes::find_servers();
-        self.followed.retain(|pid, _| found.iter().any(|server| server.postmaster == *pid));
+        let gone = |pid: &u32| found.iter().all(|server| server.postmaster != *pid);
+        let gone: Vec<u32> = self.followed.keys().copied().filter(gone).collect();
+        for pid in gone {
+            self.exited(pid, kernel);
+        }
         for server in found {
             self.consider(server, kernel);
         }
-        for server in self.followed.values() {
-            find_open_sessions(server, kernel, sessions, recorder);
+        for followed in self.followed.values() {
+            find_open_sessions(followed, kernel, sessions, recorder);
         }
     }
 
@@ -56,7 +61,7 @@ impl Servers {
             Some(server) => self.consider(server, kernel),
             None => return,
         }
-        if self.followed.get(&tgid).is_none_or(|server| server.port.is_none()) {
+        if self.followed.get(&tgid).is_none_or(|followed| followed.server.port.is_none()) {
             self.starting.insert(tgid);
         }
     }
@@ -75,16 +80,18 @@ impl Servers {
     }
 
     /// A postmaster exited.
-    pub(super) fn exited(&mut self, tgid: u32) {
+    pub(super) fn exited(&mut self, tgid: u32, kernel: &mut Kernel) {
         self.starting.remove(&tgid);
-        if let Some(server) = self.followed.remove(&tgid) {
+        if let Some(Followed { server, .. }) = self.followed.remove(&tgid) {
             info!(pid = tgid, port = server.port, "server stopped");
+            self.tls.release(kernel, tgid);
         }
     }
 
     /// What a connection that `info`'s postmaster accepted looks like from outside.
     pub(super) fn origin(&self, info: &OpenInfo, key: SessionKey, clock: Clock) -> Origin {
-        let version = self.followed.get(&info.postmaster).and_then(|server| server.version.clone());
+        let version =
+            self.followed.get(&info.postmaster).and_then(|followed| followed.server.version.clone());
         origin(info, clock.unix(key.born), version)
     }
 
@@ -94,21 +101,45 @@ impl Servers {
         }
         let pid = server.postmaster;
         if let Some(known) = self.followed.get_mut(&pid) {
-            *known = server;
+            known.server = server;
             return;
         }
-        if let Err(error) = kernel.follow_postmaster(pid) {
+        // The probes come first: they must see the first session's first byte.
+        let sites = self.probe(pid, kernel);
+        if let Err(error) = kernel.follow_postmaster(pid, sites) {
             warn!(pid, %error, "server is not recorded: the kernel's table of processes refused it");
+            self.tls.release(kernel, pid);
             return;
         }
         info!(pid, port = server.port, version = server.version, "server found");
-        self.followed.insert(pid, server);
+        self.followed.insert(pid, Followed { server, sites });
     }
+
+    /// Attaches what reads the server's encrypted sessions. Yields the number of the set of probes, 0 for none.
+    fn probe(&mut self, pid: u32, kernel: &mut Kernel) -> u16 {
+        match self.tls.attach(kernel, pid) {
+            Ok((sites, plan)) => {
+                info!(pid, probes = %plan, "encrypted sessions will be read");
+                sites
+            }
+            Err(reason) => {
+                warn!(pid, %reason, "encrypted sessions of this server will not be read; see docs/errors.md#no-tls-probes");
+                0
+            }
+        }
+    }
+}
+
+/// A server that is followed.
+struct Followed {
+    server: Server,
+    /// The set of probes that read its encrypted sessions; 0 for none.
+    sites: u16,
 }
 
 /// Follows the sessions that the server held before it was followed.
 fn find_open_sessions(
-    server: &Server,
+    Followed { server, sites }: &Followed,
     kernel: &mut Kernel,
     sessions: &mut Sessions,
     recorder: &mut Recorder,
@@ -117,7 +148,7 @@ fn find_open_sessions(
         probes::open_backends(server, |tgid| sessions.contains(tgid) || kernel.tracked(tgid).is_some());
     let now = probes::monotonic_now();
     for backend in found {
-        match kernel.follow_backend(&backend, now) {
+        match kernel.follow_backend(&backend, *sites, now) {
             Ok(Some(key)) => {
                 // The title is read after the kernel side counts: if nothing moved by then, nothing moved since.
                 let idle = probes::waits_for_client(backend.tgid)

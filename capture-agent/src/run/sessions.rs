@@ -8,7 +8,7 @@ use capture_common::{
 };
 use uuid::{NoContext, Timestamp, Uuid};
 
-use crate::probes::{self, Event, OpenBackend};
+use crate::probes::{self, Event, Form, OpenBackend};
 use crate::record::Recorder;
 use crate::session::{Close, Data, Direction, Limits, Micros, Origin, Session, SessionId, Transport};
 use crate::streams::Loss;
@@ -66,7 +66,7 @@ impl Sessions {
     /// Bytes passed. False if the session is not known.
     #[inline]
     pub(super) fn data(&mut self, event: &Event<'_>, clock: Clock, recorder: &mut Recorder) -> bool {
-        let Event::Data { key, at, from_server, offset, loss, end_of_call, bytes } = *event else {
+        let Event::Data { key, at, from_server, offset, loss, end_of_call, form, bytes } = *event else {
             return true;
         };
         let Some((known, session)) = self.open.get_mut(&key.tgid) else { return false };
@@ -74,8 +74,13 @@ impl Sessions {
             return false;
         }
         let direction = if from_server { Direction::Backend } else { Direction::Frontend };
+        if form == Form::Sealed {
+            session.sealed(direction, offset, bytes);
+            return true;
+        }
         let loss = Loss::from_code(loss);
-        session.data(Data { direction, offset, bytes, loss, end_of_call, at: clock.unix(at) }, recorder);
+        let (plaintext, at) = (form == Form::Plaintext, clock.unix(at));
+        session.data(Data { direction, offset, bytes, loss, end_of_call, plaintext, at }, recorder);
         true
     }
 
@@ -85,8 +90,9 @@ impl Sessions {
             return;
         }
         if let Some((_, session)) = self.open.remove(&key.tgid) {
+            let CloseInfo { end: ends, socket, exit_code: exit_status, .. } = *info;
             let losses = info.loss.map(Loss::from_code);
-            session.close(Close { ends: info.end, losses, exit_status: info.exit_code, at }, recorder);
+            session.close(Close { ends, socket, losses, exit_status, at }, recorder);
         }
     }
 
@@ -98,6 +104,7 @@ impl Sessions {
             if entry.state & STATE_CLOSED != 0 {
                 let info = CloseInfo {
                     end: entry.offset,
+                    socket: entry.socket,
                     loss: entry.loss,
                     exit_code: entry.exit_code,
                     reserved: 0,
@@ -107,6 +114,7 @@ impl Sessions {
             } else if let Some((known, session)) = self.open.get_mut(&entry.session.tgid)
                 && *known == entry.session
             {
+                session.socket_at(entry.socket);
                 advance(session, entry.offset, entry.loss, at, recorder);
             }
         }

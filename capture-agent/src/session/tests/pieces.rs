@@ -50,7 +50,8 @@ fn play(talk: &Talk, pieces: &[Piece], partial: bool) -> Recorder {
     for piece in pieces.iter().filter(|piece| !piece.lost) {
         let Piece { direction, offset, ref bytes, end_of_call, at, .. } = *piece;
         let loss = Some(Loss::RingFull);
-        session.data(Data { direction, offset, bytes, loss, end_of_call, at }, &mut recorder);
+        session
+            .data(Data { direction, offset, bytes, loss, end_of_call, plaintext: false, at }, &mut recorder);
     }
     session.close(talk.closing(0), &mut recorder);
     recorder
