@@ -17,10 +17,33 @@ pub struct Config {
     pub node: String,
     /// Size of the ring between kernel and agent in bytes; rounded up to a power of two.
     pub ring_size: u32,
+    /// What becomes of the kernel side while no agent runs.
+    pub kernel: KernelSide,
     /// How much of each statement's rows is recorded.
     pub results: Results,
     /// When a file is completed.
     pub rotate: Rotate,
+}
+
+/// What becomes of the kernel side while no agent runs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KernelSide {
+    /// Folder in the BPF file system that holds it if the agent dies; empty: it goes with the agent.
+    pub pin_dir: PathBuf,
+    /// What happens to it when the agent is stopped.
+    pub on_stop: OnStop,
+}
+
+/// What happens to the kernel side when the agent is stopped by a signal that it can handle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStop {
+    /// It is detached: nothing is left.
+    #[default]
+    Detach,
+    /// It goes on capturing into the ring, for the next agent.
+    Stay,
 }
 
 /// How much of each statement's rows is recorded. Past a limit rows are counted, not stored.
@@ -123,9 +146,16 @@ impl Default for Config {
             data_dir: PathBuf::from("/var/lib/capture"),
             node: host_name(),
             ring_size: 16 << 20,
+            kernel: KernelSide::default(),
             results: Results::default(),
             rotate: Rotate::default(),
         }
+    }
+}
+
+impl Default for KernelSide {
+    fn default() -> Self {
+        Self { pin_dir: PathBuf::from("/sys/fs/bpf/capture"), on_stop: OnStop::default() }
     }
 }
 

@@ -5,6 +5,7 @@
 //! The main thread waits for signals.
 
 mod capture;
+mod detach;
 mod examine;
 mod servers;
 mod sessions;
@@ -21,11 +22,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
 use self::capture::Capture;
+pub use self::detach::detach;
 pub use self::examine::doctor;
 use self::servers::Servers;
 use self::sessions::Sessions;
 use crate::cli::RunOptions;
-use crate::probes::{Kernel, TlsProbes};
+use crate::probes::{Kernel, Pins, TlsProbes};
 use crate::record::{Recorder, Settings};
 use crate::session::Limits;
 
@@ -51,9 +53,11 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         rotate_age: config.rotate_age(),
         rotate_size: config.rotate.bytes,
     })?;
-    let (kernel, ring) = Kernel::load(config.ring_size, options.hooks)
+    let pins = Pins::of(&config.kernel.pin_dir, &config.data_dir);
+    let (kernel, ring) = Kernel::load(config.ring_size, options.hooks, pins)
         .context("cannot attach to the kernel; see docs/errors.md#cannot-attach")?;
     info!(hooks = %kernel.plan.sockets, "attached");
+    let tls = TlsProbes::new(&kernel, options.tls);
     let mut capture = Capture {
         kernel,
         ring,
@@ -62,7 +66,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
             bytes: config.results.bytes,
             ..Limits::default()
         }),
-        servers: Servers::new(options.servers, TlsProbes::new(options.tls)),
+        servers: Servers::new(options.servers, tls),
         recorder,
         metrics_file: options.metrics_file,
     };

@@ -126,6 +126,23 @@ pub struct TlsCall {
     pub length: u64,
 }
 
+/// What a later agent must know of a kernel side that outlived the agent that loaded it: index 0 of the map
+/// `META`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// [`ABI`] of the agent that loaded it; zero until everything is attached.
+    pub abi: u32,
+    /// Which family of socket hooks is attached, as user space numbers them.
+    pub sockets: u32,
+    /// When it was loaded: nanoseconds of `CLOCK_MONOTONIC`. No two kernel sides on a host share it.
+    pub epoch: u64,
+}
+
+/// Version of everything in this file that an agent reads from a kernel side that another build loaded: the
+/// events' layout and the maps' values. To be raised with every change to them.
+pub const ABI: u32 = 2;
+
 /// A session opened: payload [`OpenInfo`].
 pub const KIND_OPEN: u16 = 1;
 /// Bytes passed between client and server: payload is these bytes.
@@ -214,6 +231,8 @@ mod user {
     #![allow(unsafe_code, reason = "Pod is an unsafe trait: it promises that every bit pattern is valid")]
     // SAFETY: `repr(C)`, integers only, no padding (asserted below), 'static and Copy.
     unsafe impl aya::Pod for super::Tracked {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Meta {}
 }
 
 const _: () = {
@@ -224,6 +243,7 @@ const _: () = {
     assert!(size_of::<SessionKey>() == 16);
     assert!(size_of::<OpenInfo>() == 32);
     assert!(size_of::<CloseInfo>() == 48);
+    assert!(size_of::<Meta>() == 16);
     assert!(size_of::<TlsCall>() == 24);
     assert!(size_of::<Tracked>() == 144);
     assert!(offset_of!(Tracked, open) == 64);

@@ -206,8 +206,7 @@ fn clamp<const N: usize>(mut len: u64) -> u64 {
 /// when `passed`, its offset before xor after, has a higher bit: the look touches what the reader writes.
 #[inline(always)]
 fn wakeup(passed: u64) -> u64 {
-    let asleep = READER.get(0).is_some_and(|asleep| *asleep != 0);
-    if asleep || (passed >= LOOK_BYTES && RING.query(AVAIL_DATA) > WAKE_BYTES.load()) {
+    if called() || (passed >= LOOK_BYTES && RING.query(AVAIL_DATA) > WAKE_BYTES.load()) {
         FORCE_WAKEUP
     } else {
         NO_WAKEUP
@@ -215,6 +214,20 @@ fn wakeup(passed: u64) -> u64 {
 }
 
 const LOOK_BYTES: u64 = 4096;
+
+/// Whether the reader sleeps and waits to be called. It is called once: if it is dead, nobody is.
+#[inline(always)]
+fn called() -> bool {
+    let Some(asleep) = READER.get_ptr_mut(0) else { return false };
+    // SAFETY: a pointer into the map. Two processors that see it set at once both wake the reader: no harm.
+    unsafe {
+        let called = *asleep != 0;
+        if called {
+            *asleep = 0;
+        }
+        called
+    }
+}
 
 /// `include/uapi/linux/bpf.h`
 const NO_WAKEUP: u64 = 1;

@@ -3,7 +3,7 @@
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use capture_common::{MAX_TRACKED, Tracked, counter};
+use capture_common::{MAX_TRACKED, Meta, Tracked, counter};
 
 /// Events on their way to user space. The loader sets the size (`ring_size`); this one is the smallest.
 #[map]
@@ -25,6 +25,10 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::C
 /// Index 0: 1 while the reader sleeps and wants to be woken by the next event.
 #[map]
 pub static READER: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Index 0: what a later agent must know of this kernel side. Written by user space.
+#[map]
+pub static META: Array<Meta> = Array::with_max_entries(1, 0);
 
 /// One system call's arguments, kept from its entry to its exit.
 #[repr(C)]

@@ -46,6 +46,31 @@ pub struct Finished {
     _folder: tempfile::TempDir,
 }
 
+/// What a killed agent left: its data folder, and its hooks in the kernel. Detaches them when it goes out of
+/// scope, unless a later agent uses them.
+#[derive(Debug)]
+pub struct Killed {
+    /// The data folder.
+    pub data: PathBuf,
+    /// What the agent said.
+    pub stderr: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = detach(&self.data);
+    }
+}
+
+/// Removes what an agent of this data folder left in the kernel, with the agent's own command; returns what it said.
+///
+/// # Errors
+/// The command fails: then with its words.
+pub fn detach(data: &Path) -> anyhow::Result<String> {
+    deps::run(Command::new(deps::agent()?).arg("detach").arg("--data-dir").arg(data))
+}
+
 impl AgentOptions {
     /// Captures this server, which runs.
     #[must_use]
@@ -272,15 +297,17 @@ impl Agent {
         Ok(Finished { record, data: self.data.clone(), stderr, _folder: folder })
     }
 
-    /// Kills it, as a crash would (SIGKILL).
+    /// Kills it, as a crash would (SIGKILL). What it leaves in the kernel stays as long as what this returns.
     ///
     /// # Errors
     /// It has ended.
-    pub fn kill(mut self) -> anyhow::Result<()> {
+    pub fn kill(mut self) -> anyhow::Result<Killed> {
         let mut process = self.process.take().context("the agent has ended")?;
         process.kill()?;
         process.wait()?;
-        Ok(())
+        let stderr = self.stderr();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir()?);
+        Ok(Killed { data: self.data.clone(), stderr, _folder: folder })
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
@@ -294,6 +321,7 @@ impl Drop for Agent {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
             let _ = process.wait();
+            let _ = detach(&self.data);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A real PostgreSQL server in a folder of its own, stopped when it goes out of scope.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
@@ -14,6 +15,7 @@ use crate::log::ServerLog;
 use crate::{deps, wait};
 
 mod account;
+mod certificate;
 mod template;
 
 /// How a server is to be started.
@@ -22,6 +24,8 @@ pub struct ServerOptions {
     version: u32,
     settings: Vec<(String, String)>,
     port: Option<u16>,
+    tls: bool,
+    under: Vec<OsString>,
 }
 
 /// A running server. TCP on 127.0.0.1 and a Unix socket; the superuser is `postgres`, trusted. Roles named
@@ -36,7 +40,7 @@ pub struct Server {
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { version: 15, settings: Vec::new(), port: None }
+        Self { version: 15, settings: Vec::new(), port: None, tls: false, under: Vec::new() }
     }
 }
 
@@ -59,6 +63,21 @@ impl ServerOptions {
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
+        self
+    }
+
+    /// With a certificate of its own: clients that the harness points at it encrypt whatever they send over TCP
+    /// (`sslmode=require`).
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// Started by this program and its arguments, which must end in executing what follows them.
+    #[must_use]
+    pub fn under(mut self, command: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.under = command.into_iter().map(Into::into).collect();
         self
     }
 
@@ -141,7 +160,7 @@ impl Server {
             .env("PGPORT", self.port.to_string())
             .env("PGUSER", "postgres")
             .env("PGDATABASE", "postgres")
-            .env("PGSSLMODE", "disable")
+            .env("PGSSLMODE", if self.options.tls { "require" } else { "disable" })
             .env("PGGSSENCMODE", "disable")
             .env("PGSOCKETS", self.socket_folder())
             .env("PSQLRC", "/dev/null")
@@ -217,6 +236,9 @@ impl Server {
         let socket_folder = self.folder.path().display();
         text.push_str(&format!("port = {}\nunix_socket_directories = '{socket_folder}'\n", self.port));
         text.push_str(&format!("log_directory = '{socket_folder}/log'\n"));
+        if self.options.tls {
+            text.push_str(&certificate::make(self.folder.path(), &account::postgres()?)?);
+        }
         for (name, value) in &self.options.settings {
             text.push_str(&format!("{name} = '{value}'\n"));
         }
@@ -231,7 +253,12 @@ impl Server {
         let account = account::postgres()?;
         let data = self.folder.path().join("data");
         let words = self.folder.path().join("postgres.err");
-        let process = Command::new("setpriv")
+        let mut command = Command::new("setpriv");
+        if let Some((program, arguments)) = self.options.under.split_first() {
+            command = Command::new(program);
+            command.args(arguments).arg("setpriv");
+        }
+        let process = command
             .arg(format!("--reuid={}", account.uid))
             .arg(format!("--regid={}", account.gid))
             .args(["--clear-groups", "--pdeathsig=QUIT"])

@@ -164,7 +164,7 @@ fn an_agent_that_is_killed_leaves_the_server_alone() -> anyhow::Result<()> {
     let agent = Agent::start(&server)?;
     let mut wire = Wire::login(&server, "survivor")?;
     wire.query("select 1")?;
-    agent.kill()?;
+    let _killed = agent.kill()?;
     let replies = wire.query("select 2")?;
     assert!(replies.iter().any(|message| message.tag == b'C'));
     wire.terminate()

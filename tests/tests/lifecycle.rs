@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use tests::agent::detach;
 use tests::wire::Wire;
 use tests::{Agent, AgentOptions, Server, deps, oracle, wait};
 
@@ -28,12 +29,28 @@ fn a_stop_under_load_drains_and_leaves_no_hook() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_killed_agent_leaves_no_hook() -> anyhow::Result<()> {
+fn a_killed_agent_leaves_its_hooks_until_they_are_detached() -> anyhow::Result<()> {
     let server = Server::start()?;
     let agent = Agent::start(&server)?;
     let kernel = agent.kernel_side()?;
+    let refused = detach(agent.data()).unwrap_err().to_string();
+    assert!(refused.contains(&format!("in use by process {}", agent.pid()?)), "{refused}");
+    let killed = agent.kill()?;
     assert!(kernel.programs_left()? > 0);
-    agent.kill()?;
+    let said = detach(&killed.data)?;
+    assert!(said.contains("detached"), "{said}");
+    gone(&kernel)?;
+    assert!(detach(&killed.data)?.contains("nothing is attached"));
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_pins_nothing_takes_its_hooks_with_it() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let agent = AgentOptions::default().server(&server).config("kernel = { pin_dir = '' }").start()?;
+    let kernel = agent.kernel_side()?;
+    assert!(kernel.programs_left()? > 0);
+    let _killed = agent.kill()?;
     gone(&kernel)
 }
 

@@ -146,7 +146,7 @@ fn a_killed_agent_leaves_only_whole_files() -> anyhow::Result<()> {
         fill(&mut wire, 200)?;
         wait::pause(Duration::from_millis(100));
     }
-    agent.kill()?;
+    let _killed = agent.kill()?;
     let before = Record::read(data.path())?.statements.len();
     assert!(before > 0);
     // The next agent does not stumble over what the first left behind.

@@ -2,6 +2,7 @@
 
 use crate::shell;
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ impl Agent {
     ///
     /// If it does not end in time or does not exit with 0; then with what it said.
     pub(crate) fn stop(mut self) -> Result<()> {
-        self.signal("-TERM");
+        shell::signal(&self.child, Signal::TERM)?;
         let deadline = Instant::now() + STOP_TIME;
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -102,10 +103,6 @@ impl Agent {
 
     fn said(&self) -> String {
         self.log.try_iter().collect::<Vec<_>>().join("\n")
-    }
-
-    fn signal(&self, signal: &str) {
-        shell::works(Command::new("kill").args([signal, &self.child.id().to_string()]));
     }
 }
 

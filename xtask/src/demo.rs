@@ -29,7 +29,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("Getting ready");
     setup::ensure(setup::For::Demo)?;
     test::machine()?;
-    let program = build::agent()?;
+    let program = build::unoptimized_agent()?;
     let data_dir = match &options.data_dir {
         Some(folder) => folder.clone(),
         None => shell::target_dir()?.join("demo"),

@@ -2,6 +2,7 @@
 
 use crate::shell;
 use anyhow::{Context as _, Result, bail};
+use rustix::process::Signal;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -107,8 +108,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // SIGINT is PostgreSQL's fast shutdown: sessions end, nothing is left running.
-        for signal in ["-INT", "-QUIT"] {
-            shell::works(Command::new("kill").args([signal, &self.postmaster.id().to_string()]));
+        for signal in [Signal::INT, Signal::QUIT] {
+            drop(shell::signal(&self.postmaster, signal));
             let deadline = Instant::now() + STOP_TIME;
             while Instant::now() < deadline {
                 if !matches!(self.postmaster.try_wait(), Ok(None)) {

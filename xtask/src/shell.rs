@@ -1,11 +1,12 @@
 //! Running other programs, and showing that something happens while they run.
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal};
 use std::env;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _, stdout};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -89,6 +90,16 @@ pub(crate) fn works(command: &mut Command) -> bool {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())
+}
+
+/// Sends a signal to a program that this one started and has not waited for.
+///
+/// # Errors
+///
+/// The system's own.
+pub(crate) fn signal(child: &Child, signal: Signal) -> Result<()> {
+    rustix::process::kill_process(Pid::from_child(child), signal)
+        .with_context(|| format!("cannot signal process {}", child.id()))
 }
 
 /// Where `program` is on the path, or among what `cargo install` installed.

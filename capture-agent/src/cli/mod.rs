@@ -34,6 +34,9 @@ enum Command {
     /// Check what capture needs of this host, and say what to do about what is missing
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),
+    /// Remove what an agent left in the kernel: hooks that capture for the next one
+    #[command(after_help = DETACH_HELP)]
+    Detach(DetachArgs),
     /// Check a configuration file
     #[command(after_help = CHECK_HELP)]
     Check {
@@ -78,6 +81,15 @@ struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+struct DetachArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Detach what agents of any data directory left
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
 struct DoctorArgs {
     /// Look for this server only: `auto` for all, a port, or a process id (repeatable)
     #[arg(long, value_name = "auto|PORT|PID", default_value = "auto")]
@@ -102,11 +114,22 @@ pub struct RunOptions {
     pub metrics_file: Option<PathBuf>,
 }
 
+/// What `capture-agent detach` was asked to do.
+#[derive(Debug)]
+pub struct DetachOptions {
+    /// The configuration, with the command line's changes.
+    pub config: Config,
+    /// Whether every data directory is meant.
+    pub all: bool,
+}
+
 /// The commands that need the kernel: this room comes before the one that wires them.
 #[derive(Clone, Copy, Debug)]
 pub struct Agent {
     /// `capture-agent run`.
     pub run: fn(RunOptions) -> anyhow::Result<ExitCode>,
+    /// `capture-agent detach`.
+    pub detach: fn(&DetachOptions) -> anyhow::Result<ExitCode>,
     /// `capture-agent doctor`, for these servers, as JSON or for people.
     pub doctor: fn(&[Selector], bool) -> anyhow::Result<ExitCode>,
 }
@@ -133,6 +156,9 @@ fn execute(command: Command, agent: Agent) -> anyhow::Result<ExitCode> {
             tls: args.tls,
             metrics_file: args.metrics_file,
         }),
+        Command::Detach(args) => {
+            (agent.detach)(&DetachOptions { config: args.place.config()?, all: args.all })
+        }
         Command::Doctor(args) => (agent.doctor)(&args.server, args.json),
         Command::Check { file } => {
             Config::load(&file)?;
@@ -181,6 +207,17 @@ Example:
   capture-agent doctor
 
 Exit codes: 0 this host is ready, 1 something that capture needs is missing,
+2 wrong usage.";
+
+const DETACH_HELP: &str = "\
+Example:
+  capture-agent detach --data-dir /data/capture
+
+An agent that dies leaves its hooks to the next one of the same data directory;
+so does one that is stopped, if `kernel.on_stop` is \"stay\". This removes them:
+the servers go on, unrecorded.
+
+Exit codes: 0 nothing is left, 1 failure, or an agent still runs,
 2 wrong usage.";
 
 const CHECK_HELP: &str = "\

@@ -1,9 +1,11 @@
 //! Cuts one direction's bytes into frames.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Body, Frame, backend, startup, tag};
 
 /// Which side's messages a decoder reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Side {
     /// The client's.
     Frontend,
@@ -28,7 +30,7 @@ pub enum Side {
 ///
 /// A decoder goes to `OutOfSync` by itself, when bytes outside the body of a known frame are lost or when the
 /// stream breaks the protocol. All other moves are made by its owner, who alone knows what the other side said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// A startup packet, which has no tag.
     Startup,
@@ -108,7 +110,7 @@ pub struct Decoder {
 }
 
 /// Invariant: `buffer.len() + room <= keep`, and the body ends `remaining` bytes after `Decoder::offset`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Partial {
     tag: u8,
     offset: u64,
@@ -421,6 +423,9 @@ const TLS_HANDSHAKE: u8 = 0x16;
 pub(super) const KEPT_CAPACITY: usize = 16 * 1024;
 /// A buffer's first size.
 const SMALLEST: usize = 256;
+
+#[path = "decoder_saved.rs"]
+mod saved;
 
 #[cfg(test)]
 #[path = "decoder_tests.rs"]

@@ -4,8 +4,10 @@
 
 mod suites;
 
+use serde::{Deserialize, Serialize};
+
 /// A TLS connection's beginning, as it passes over the socket.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Handshake {
     client: Records,
     server: Records,
@@ -13,7 +15,7 @@ pub struct Handshake {
 }
 
 /// What client and server agreed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Negotiated {
     /// `ProtocolVersion`, 0x0304 for TLS 1.3.
     version: u16,
@@ -68,7 +70,7 @@ impl Negotiated {
 }
 
 /// One direction, cut into records.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Records {
     /// Position of the next byte, once there was one.
     next: Option<u64>,

@@ -7,6 +7,7 @@
 
 use super::frontend::{Bind, Execute, FunctionCall, Parse, Query, Target, format_at};
 use super::tag;
+use serde::{Deserialize, Serialize};
 
 /// Whether `bytes` are one or more messages with which a client may turn to an idle server, and nothing else.
 ///
@@ -47,7 +48,7 @@ fn formats(codes: &[u8]) -> bool {
 }
 
 /// The end of what one send carried, as far as ReadyForQuery may need it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Tail {
     bytes: [u8; READY.len() + 1],
     length: usize,

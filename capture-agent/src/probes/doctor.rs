@@ -145,7 +145,7 @@ fn hooks() -> Vec<Check> {
     let mut chosen = false;
     let mut checks: Vec<Check> = SocketHooks::ALL
         .into_iter()
-        .map(|family| match Kernel::load(PROBE_RING, Some(family)) {
+        .map(|family| match Kernel::load(PROBE_RING, Some(family), None) {
             Ok(_) if chosen => ok("hooks", format!("{family}: loads, not needed")),
             Ok(_) => {
                 chosen = true;

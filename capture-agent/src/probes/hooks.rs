@@ -50,6 +50,22 @@ impl std::str::FromStr for SocketHooks {
     }
 }
 
+impl SocketHooks {
+    /// Its number in `Meta::sockets`.
+    pub(super) fn number(self) -> u32 {
+        match self {
+            Self::Fexit => 1,
+            Self::SysExit => 2,
+            Self::Tracepoints => 3,
+        }
+    }
+
+    /// The family of this number.
+    pub(super) fn of_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|family| family.number() == number)
+    }
+}
+
 /// What was attached, and what was tried before it and why that failed.
 #[derive(Debug)]
 pub struct Plan {
@@ -98,6 +114,15 @@ const TRACEPOINTS: &[HookProgram] = &[
 ];
 
 impl HookProgram {
+    /// The name of its pin: a program may have several tracepoints.
+    pub(super) fn pin_name(self) -> String {
+        match self {
+            Self::BtfTracepoint(program, point)
+            | Self::Fexit(program, point)
+            | Self::Syscall(program, point) => format!("{program}-{point}"),
+        }
+    }
+
     /// The program's name in the object.
     pub(super) fn program(self) -> &'static str {
         match self {

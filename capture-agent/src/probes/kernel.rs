@@ -1,37 +1,46 @@
 //! Loads the eBPF object, attaches the cheapest hooks that this kernel takes, and speaks to its maps.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLinkId, UProbeScope};
-use aya::programs::{BtfTracePoint, FExit, Program, ProgramError, TracePoint, UProbe};
+use anyhow::Context as _;
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
-use capture_common::{ROLE_POSTMASTER, SessionKey, Tracked, counter};
+use capture_common::{ABI, Meta, ROLE_POSTMASTER, SessionKey, Tracked, counter};
 use thiserror::Error;
+use tracing::{info, warn};
 
+use super::attach::{Links, attach_all};
 use super::backends::OpenBackend;
 use super::btf::{BtfError, KernelTypes};
-use super::hooks::{HookProgram, LIFECYCLE, Plan, SocketHooks};
+use super::hooks::{LIFECYCLE, Plan, SocketHooks};
+use super::pins::Pins;
+use super::processes::monotonic_now;
 use super::ring::Ring;
 use super::tls::Probe;
+use super::uprobes::Uprobes;
 
-/// The kernel side, loaded and attached. Dropping it removes every hook and map.
+/// The kernel side, loaded and attached.
+///
+/// Pinned, it outlives this value, and the next agent adopts it; otherwise dropping this removes every hook and map.
 pub struct Kernel {
-    ebpf: Ebpf,
+    /// Keeps what is not pinned; none if the kernel side was adopted.
+    object: Option<Ebpf>,
+    links: Vec<(String, FdLink)>,
+    uprobes: Uprobes,
+    pins: Option<Pins>,
     tracked: HashMap<MapData, u32, Tracked>,
     counters: PerCpuArray<MapData, u64>,
-    logger: EbpfLogger<&'static dyn log::Log>,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    /// When it was loaded, in nanoseconds of `CLOCK_MONOTONIC`: no two kernel sides of a host share it.
+    pub epoch: u64,
+    /// Whether an earlier agent loaded it.
+    pub adopted: bool,
     /// What was attached.
     pub plan: Plan,
-}
-
-/// An attached probe. It stays until [`Kernel::detach_probes`], or until every hook is removed.
-#[derive(Debug)]
-pub(super) struct ProbeLink {
-    program: &'static str,
-    link: UProbeLinkId,
 }
 
 /// What the kernel side has counted since it was loaded.
@@ -75,44 +84,108 @@ pub enum LoadError {
     /// No family of socket hooks loads.
     #[error("no socket hook loads on this kernel: {}", list(.0))]
     NoSocketHooks(Vec<(SocketHooks, String)>),
+    /// The ring could not be mapped.
+    #[error("the ring between kernel and agent cannot be mapped: {0}")]
+    Ring(io::Error),
     /// A map could not be read or written.
     #[error("an eBPF map could not be used: {0}")]
     Map(#[from] MapError),
 }
 
 impl Kernel {
-    /// Loads and attaches. `ring_bytes` is rounded up to a power of two; `only` tries this family alone.
-    pub fn load(ring_bytes: u32, only: Option<SocketHooks>) -> Result<(Self, Ring), LoadError> {
-        let ring_bytes = ring_bytes.clamp(MIN_RING, MAX_RING).next_power_of_two();
-        let offsets = field_offsets()?;
-        let btf = Btf::from_sys_fs()?;
-
-        let wake_bytes = u64::from(ring_bytes / WAKE_FRACTION);
-        let mut loader = EbpfLoader::new();
-        loader.btf(Some(&btf)).map_max_entries("RING", ring_bytes).override_global(
-            "WAKE_BYTES",
-            &wake_bytes,
-            true,
-        );
-        for (name, offset) in &offsets {
-            loader.override_global(name, offset, true);
+    /// Adopts what an earlier agent left in `pins`, or else loads and attaches, and pins it there. Without `pins`,
+    /// or where the kernel cannot pin all of it, capture ends with the agent. `ring_bytes` is rounded up to a power
+    /// of two; `only` tries this family of socket hooks alone.
+    pub fn load(
+        ring_bytes: u32,
+        only: Option<SocketHooks>,
+        pins: Option<Pins>,
+    ) -> Result<(Self, Ring), LoadError> {
+        if let Some(pins) = pins.as_ref().filter(|pins| pins.exist()) {
+            match Self::adopt(pins) {
+                Ok((kernel, ring)) if only.is_none_or(|only| only == kernel.plan.sockets) => {
+                    info!(folder = %pins.folder().display(), "an earlier agent's hooks went on capturing");
+                    return Ok((kernel, ring));
+                }
+                Ok(_) => warn!("an earlier agent's hooks are of another family than --hooks: replacing them"),
+                Err(error) => warn!(%error, "an earlier agent's hooks cannot be used: replacing them"),
+            }
+            if let Err(error) = pins.clear() {
+                warn!(%error, folder = %pins.folder().display(), "cannot remove an earlier agent's pins");
+            }
         }
-        let mut ebpf = loader.load(OBJECT)?;
-        let ring = Ring::new(
-            RingBuf::try_from(take(&mut ebpf, "RING")?)?,
-            Array::try_from(take(&mut ebpf, "READER")?)?,
-        );
-        let tracked = HashMap::try_from(take(&mut ebpf, "TRACKED")?)?;
-        let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?;
+        Self::attach(ring_bytes, only, pins)
+    }
 
+    fn adopt(pins: &Pins) -> Result<(Self, Ring), LoadError> {
+        let meta: Array<MapData, Meta> = pinned_map(pins, "META", Map::Array)?;
+        let meta = meta.get(&0, 0)?;
+        let family = SocketHooks::of_number(meta.sockets);
+        let (ABI, Some(sockets)) = (meta.abi, family) else {
+            return Err(LoadError::Mismatch(format!(
+                "it has layout {} (0: it was never complete), this agent {ABI}",
+                meta.abi
+            )));
+        };
+        let ring = MapData::from_pin(pins.map("RING"))?;
+        let size = ring.info()?.max_entries();
+        let ring = Ring::new(ring, size, pinned_map(pins, "READER", Map::Array)?).map_err(LoadError::Ring)?;
+        let kernel = Self {
+            object: None,
+            links: Vec::new(),
+            uprobes: Uprobes::adopt(pins),
+            tracked: pinned_map(pins, "TRACKED", Map::HashMap)?,
+            counters: pinned_map(pins, "COUNTERS", Map::PerCpuArray)?,
+            logger: pinned_program(pins).and_then(|id| EbpfLogger::init_from_id(id).ok()),
+            pins: Some(pins.clone()),
+            epoch: meta.epoch,
+            adopted: true,
+            plan: Plan { sockets, refused: Vec::new() },
+        };
+        Ok((kernel, ring))
+    }
+
+    fn attach(
+        ring_bytes: u32,
+        only: Option<SocketHooks>,
+        pins: Option<Pins>,
+    ) -> Result<(Self, Ring), LoadError> {
+        let ring_bytes = ring_bytes.clamp(MIN_RING, MAX_RING).next_power_of_two();
+        let btf = Btf::from_sys_fs()?;
+        let mut ebpf = load_object(ring_bytes, &btf)?;
         let logger =
             EbpfLogger::init(&mut ebpf).map_err(|error| LoadError::Mismatch(format!("its log: {error}")))?;
+        let (Links { mut links, bound }, plan) = attach_all(&mut ebpf, &btf, only)?;
 
-        for hook in LIFECYCLE {
-            attach(&mut ebpf, &btf, *hook)?;
-        }
-        let plan = attach_sockets(&mut ebpf, &btf, only)?;
-        Ok((Self { ebpf, tracked, counters, logger, plan }, ring))
+        let meta = Meta { abi: ABI, sockets: plan.sockets.number(), epoch: monotonic_now() };
+        let pins = pins.filter(|_| !bound).and_then(|pins| {
+            let pinned = pin(&pins, &mut ebpf, &mut links, meta);
+            pinned
+                .inspect_err(|error| {
+                    warn!(%error, "the hooks are not pinned: capture ends with this agent");
+                    let _ = pins.clear();
+                })
+                .ok()
+                .map(|()| pins)
+        });
+        let kernel = Self {
+            links,
+            uprobes: Uprobes::load(&mut ebpf, pins.as_ref()),
+            pins,
+            tracked: HashMap::try_from(take(&mut ebpf, "TRACKED")?)?,
+            counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?,
+            logger: Some(logger),
+            epoch: meta.epoch,
+            adopted: false,
+            plan,
+            object: None,
+        };
+        let Map::RingBuf(ring) = take(&mut ebpf, "RING")? else {
+            return Err(LoadError::Mismatch("`RING` is no ring".into()));
+        };
+        let reader = Array::try_from(take(&mut ebpf, "READER")?)?;
+        let ring = Ring::new(ring, ring_bytes, reader).map_err(LoadError::Ring)?;
+        Ok((Self { object: Some(ebpf), ..kernel }, ring))
     }
 
     /// Follows a postmaster: from now on each connection that it accepts is a session. `sites` is the set of probes
@@ -121,7 +194,13 @@ impl Kernel {
         let mut entry = Tracked { role: ROLE_POSTMASTER, sites: sites.into(), ..Tracked::default() };
         entry.session.tgid = tgid;
         entry.open.postmaster = tgid;
-        self.tracked.insert(tgid, entry, 0)
+        match self.tracked.insert(tgid, entry, BPF_NOEXIST) {
+            // An earlier agent followed it already, and the kernel has gone on since.
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Follows a backend that was there before the hooks. Whether it was not followed already. `sites`: as
@@ -173,122 +252,99 @@ impl Kernel {
 
     /// Passes on what the kernel side has to say: rare, and never per event.
     pub fn flush_log(&mut self) {
-        self.logger.flush();
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
     }
 
-    /// Attaches probes to instructions of `file`, for every process that runs them. All or none.
+    /// Attaches probes to instructions of `file`, for every process that runs them; all or none. `set` names them.
     pub(super) fn attach_probes(
         &mut self,
+        set: &str,
         file: &Path,
-        probes: impl Iterator<Item = Probe>,
-    ) -> Result<Vec<ProbeLink>, LoadError> {
-        let mut links = Vec::new();
-        for probe in probes {
-            match attach_probe(&mut self.ebpf, file, probe) {
-                Ok(link) => links.push(ProbeLink { program: probe.program, link }),
-                Err(error) => {
-                    self.detach_probes(links);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(links)
+        probes: &[Probe],
+    ) -> Result<(), LoadError> {
+        self.uprobes.attach(self.object.as_mut(), self.pins.as_ref(), set, file, probes)
     }
 
-    /// Removes probes.
-    pub(super) fn detach_probes(&mut self, links: Vec<ProbeLink>) {
-        for ProbeLink { program, link } in links {
-            if let Some(Program::UProbe(program)) = self.ebpf.program_mut(program) {
-                // It is gone already if every hook was removed.
-                let _ = program.detach(link);
-            }
-        }
+    /// Removes the probes of a set.
+    pub(super) fn detach_probes(&mut self, set: &str) {
+        self.uprobes.detach(self.pins.as_ref(), set);
+    }
+
+    /// The sets of probes that are attached.
+    pub(super) fn probe_sets(&self) -> Vec<String> {
+        self.uprobes.sets()
+    }
+
+    /// Why no probe can be attached, if none can.
+    pub fn refuses_probes(&self) -> Option<&str> {
+        self.uprobes.refused()
     }
 
     /// Removes every hook; the maps stay, so that what they hold can be drained.
     pub fn detach(&mut self) {
-        self.ebpf.programs_mut().for_each(|(_, program)| unload(program));
+        self.links.clear();
+        self.uprobes.clear();
+        if let Some(pins) = self.pins.take()
+            && let Err(error) = pins.clear()
+        {
+            warn!(%error, folder = %pins.folder().display(), "the hooks are still attached: cannot remove their pins");
+        }
+        self.object = None;
     }
+
+    /// Whether capture goes on in the kernel when the agent ends.
+    pub fn is_pinned(&self) -> bool {
+        self.pins.is_some()
+    }
+}
+
+fn load_object(ring_bytes: u32, btf: &Btf) -> Result<Ebpf, LoadError> {
+    let offsets = field_offsets()?;
+    let wake_bytes = u64::from(ring_bytes / WAKE_FRACTION);
+    let mut loader = EbpfLoader::new();
+    loader.btf(Some(btf)).map_max_entries("RING", ring_bytes).override_global(
+        "WAKE_BYTES",
+        &wake_bytes,
+        true,
+    );
+    for (name, offset) in &offsets {
+        loader.override_global(name, offset, true);
+    }
+    Ok(loader.load(OBJECT)?)
+}
+
+/// Gives everything a name in the BPF file system. What `META` says comes last: without it, nothing of the rest is
+/// used.
+fn pin(pins: &Pins, ebpf: &mut Ebpf, links: &mut Vec<(String, FdLink)>, meta: Meta) -> anyhow::Result<()> {
+    pins.prepare()?;
+    for name in PINNED {
+        ebpf.map(name).context("a map is missing")?.pin(pins.map(name))?;
+    }
+    for (name, link) in links.drain(..) {
+        link.pin(pins.link(&name))?;
+    }
+    let mut map: Array<_, Meta> = Array::try_from(ebpf.map_mut("META").context("`META` is missing")?)?;
+    map.set(0, meta, 0)?;
+    Ok(())
+}
+
+fn pinned_map<T: TryFrom<Map>>(pins: &Pins, name: &str, kind: fn(MapData) -> Map) -> Result<T, LoadError> {
+    T::try_from(kind(MapData::from_pin(pins.map(name))?))
+        .map_err(|_| LoadError::Mismatch(format!("map `{name}` is of another kind")))
+}
+
+/// A program that is pinned by its link.
+fn pinned_program(pins: &Pins) -> Option<u32> {
+    let link = PinnedLink::from_pin(pins.link(&LIFECYCLE.first()?.pin_name())).ok()?;
+    Some(FdLink::from(link).info().ok()?.program_id())
 }
 
 /// The longest that a reader that polls lets an event wait.
 pub(super) const POLL: Duration = Duration::from_millis(5);
 
-fn attach_sockets(ebpf: &mut Ebpf, btf: &Btf, only: Option<SocketHooks>) -> Result<Plan, LoadError> {
-    let mut refused = Vec::new();
-    for sockets in SocketHooks::ALL.into_iter().filter(|family| only.is_none_or(|only| only == *family)) {
-        match sockets.programs().iter().try_for_each(|hook| attach(ebpf, btf, *hook)) {
-            Ok(()) => return Ok(Plan { sockets, refused }),
-            Err(error) => {
-                // Half a family would see bytes twice once the next one is attached.
-                for hook in sockets.programs() {
-                    ebpf.program_mut(hook.program()).map(unload);
-                }
-                refused.push((sockets, error.to_string()));
-            }
-        }
-    }
-    Err(LoadError::NoSocketHooks(refused))
-}
-
-fn attach(ebpf: &mut Ebpf, btf: &Btf, hook: HookProgram) -> Result<(), LoadError> {
-    let program = ebpf
-        .program_mut(hook.program())
-        .ok_or_else(|| LoadError::Mismatch(format!("program `{}` is missing", hook.program())))?;
-    let attached = match hook {
-        HookProgram::BtfTracepoint(_, tracepoint) => {
-            <&mut BtfTracePoint>::try_from(program).and_then(|program| {
-                program.load(tracepoint, btf)?;
-                program.attach().map(drop)
-            })
-        }
-        HookProgram::Fexit(_, function) => <&mut FExit>::try_from(program).and_then(|program| {
-            program.load(function, btf)?;
-            program.attach().map(drop)
-        }),
-        HookProgram::Syscall(_, tracepoint) => <&mut TracePoint>::try_from(program).and_then(|program| {
-            match program.load() {
-                Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-                Err(error) => return Err(error),
-            }
-            program.attach("syscalls", tracepoint).map(drop)
-        }),
-    };
-    attached.map_err(|error| LoadError::Hook { hook: hook.to_string(), reason: chain(&error) })
-}
-
-fn attach_probe(ebpf: &mut Ebpf, file: &Path, probe: Probe) -> Result<UProbeLinkId, LoadError> {
-    let Probe { program, offset, cookie } = probe;
-    let loaded = ebpf
-        .program_mut(program)
-        .ok_or_else(|| LoadError::Mismatch(format!("program `{program}` is missing")))?;
-    let attached = <&mut UProbe>::try_from(loaded).and_then(|uprobe| {
-        match uprobe.load() {
-            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-            Err(error) => return Err(error),
-        }
-        let location = UProbeAttachLocation::AbsoluteOffset(offset);
-        let point = UProbeAttachPoint { location, cookie: Some(cookie) };
-        uprobe.attach(point, file, UProbeScope::AllProcesses)
-    });
-    attached.map_err(|error| LoadError::Hook {
-        hook: format!("uprobe/{}:{offset:#x}", file.display()),
-        reason: chain(&error),
-    })
-}
-
-/// Detaches a program. One that was never loaded has nothing to unload, which is no error here.
-fn unload(program: &mut Program) {
-    let _ = match program {
-        Program::BtfTracePoint(program) => program.unload(),
-        Program::FExit(program) => program.unload(),
-        Program::TracePoint(program) => program.unload(),
-        Program::UProbe(program) => program.unload(),
-        _ => Ok(()),
-    };
-}
-
-fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, LoadError> {
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, LoadError> {
     ebpf.take_map(name).ok_or_else(|| LoadError::Mismatch(format!("map `{name}` is missing")))
 }
 
@@ -345,5 +401,7 @@ const MIN_RING: u32 = 1024 * 1024;
 const MAX_RING: u32 = 1 << 30;
 /// The polling reader is woken early when the ring is filled to this fraction.
 const WAKE_FRACTION: u32 = 8;
+/// The maps that an agent uses, and so the next one needs.
+const PINNED: [&str; 5] = ["RING", "TRACKED", "COUNTERS", "READER", "META"];
 /// `include/uapi/linux/bpf.h`
 const BPF_NOEXIST: u64 = 1;

@@ -3,21 +3,25 @@
 //! One of two rooms with `unsafe` code in the agent (the other is `shim`); everything that it hands on is
 //! plain data.
 
+mod attach;
 mod backends;
 mod btf;
 pub mod doctor;
 mod event;
 mod hooks;
 mod kernel;
+mod pins;
 mod processes;
 mod ring;
 mod servers;
 mod tls;
+mod uprobes;
 
 pub use backends::{OpenBackend, open_backends, waits_for_client};
 pub use event::{Event, Form};
 pub use hooks::{Plan, SocketHooks};
 pub use kernel::{Counters, Kernel, LoadError};
+pub use pins::Pins;
 pub use processes::{executable, monotonic_now, raise_priority, unix_offset};
 pub use ring::Ring;
 pub use servers::{Selector, Server, find_servers, is_server_process};

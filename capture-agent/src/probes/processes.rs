@@ -72,6 +72,18 @@ pub(super) fn sockets(pid: u32) -> Vec<(u32, u64)> {
         .collect()
 }
 
+/// Ids of the eBPF maps that it holds a descriptor of.
+pub(super) fn maps_held(pid: u32) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir(proc(pid, "fdinfo")) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let text = fs::read_to_string(entry.path()).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("map_id:"))?.trim().parse().ok()
+        })
+        .collect()
+}
+
 /// All process ids.
 pub(super) fn all() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };

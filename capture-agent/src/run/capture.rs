@@ -59,6 +59,7 @@ impl Capture {
             let limit = if self.servers.any_starting() { LOOK_AGAIN } else { TICK };
             self.ring.wait(wake, limit)?;
             let drained = self.drain(rounds.clock);
+            self.ring.acknowledge();
             self.servers.look_again(&mut self.kernel);
             self.now_and_then(&mut rounds, drained < BATCH);
         }
@@ -144,7 +145,9 @@ impl Capture {
     fn finish(mut self) -> anyhow::Result<()> {
         self.kernel.detach();
         let clock = Clock::now();
-        while self.drain(clock) > 0 {}
+        while self.drain(clock) > 0 {
+            self.ring.acknowledge();
+        }
         let at = clock.unix(monotonic_now());
         let tracked = self.kernel.all_tracked();
         self.sessions.reconcile(&tracked, at, &mut self.recorder);

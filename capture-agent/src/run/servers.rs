@@ -47,6 +47,8 @@ impl Servers {
         for server in found {
             self.consider(server, kernel);
         }
+        // An earlier agent's probes may be for servers that are gone.
+        self.tls.prune(kernel);
         for followed in self.followed.values() {
             find_open_sessions(followed, kernel, sessions, recorder);
         }
@@ -84,7 +86,8 @@ impl Servers {
         self.starting.remove(&tgid);
         if let Some(Followed { server, .. }) = self.followed.remove(&tgid) {
             info!(pid = tgid, port = server.port, "server stopped");
-            self.tls.release(kernel, tgid);
+            self.tls.release(tgid);
+            self.tls.prune(kernel);
         }
     }
 
@@ -108,7 +111,7 @@ impl Servers {
         let sites = self.probe(pid, kernel);
         if let Err(error) = kernel.follow_postmaster(pid, sites) {
             warn!(pid, %error, "server is not recorded: the kernel's table of processes refused it");
-            self.tls.release(kernel, pid);
+            self.tls.release(pid);
             return;
         }
         info!(pid, port = server.port, version = server.version, "server found");

@@ -9,13 +9,15 @@
 //! stands in the server's TLS code, no plaintext comes; what passed over the socket is then declared as a gap, since it
 //! is all that is known of the stream.
 
+use serde::{Deserialize, Serialize};
+
 use super::conversation::Conversation;
 use super::sync::Sync;
 use super::{Direction, Micros, Mode, Session, Sink};
 use crate::frames::handshake::Handshake;
 
 /// What is known of a session's encryption.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Encryption {
     handshake: Handshake,
     /// Whether plaintext has passed.

@@ -4,16 +4,18 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// Microseconds since the Unix epoch, UTC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Micros(pub i64);
 
 /// A session's name in every table: a UUIDv7 made when the session was first seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub uuid::Uuid);
 
 /// Which way bytes went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Direction {
     /// From the client to the server.
     Frontend,
@@ -22,7 +24,7 @@ pub enum Direction {
 }
 
 /// How the client is connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Transport {
     /// TCP, over IPv4 or IPv6.
     Tcp,
@@ -31,7 +33,7 @@ pub enum Transport {
 }
 
 /// What the system knows of a session before its first byte is read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Origin {
     /// The session's id.
     pub id: SessionId,
@@ -63,7 +65,7 @@ pub struct Origin {
 }
 
 /// What is known of a session so far. Fields fill up as the session proceeds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SessionInfo {
     /// What the system knew at the start.
     pub origin: Origin,
@@ -90,7 +92,7 @@ pub struct SessionInfo {
 }
 
 /// How a statement reached the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
     /// In a Query message.
     Simple,
@@ -105,7 +107,7 @@ pub enum Protocol {
 }
 
 /// What became of a statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
     /// CommandComplete, EmptyQueryResponse or FunctionCallResponse came.
     Completed,
@@ -124,7 +126,7 @@ pub enum Status {
 }
 
 /// One executed statement: a statement of a Query message, one Execute, or one FunctionCall.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Exchange {
     /// 0-based number of the statement in its session.
     pub seq: u64,
@@ -144,6 +146,7 @@ pub struct Exchange {
     /// Its parameters, in order.
     pub params: Vec<Param>,
     /// The bytes that `params` point into: a Bind or FunctionCall body, as captured.
+    #[serde(with = "serde_bytes")]
     pub params_body: Vec<u8>,
     /// The columns of its result, as far as the server described them.
     pub columns: Option<Arc<[Column]>>,
@@ -184,6 +187,18 @@ impl Tag {
     const CAPACITY: usize = 64;
 }
 
+impl Serialize for Tag {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Tag {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&str>::deserialize(deserializer).map(Self::from)
+    }
+}
+
 impl From<&str> for Tag {
     fn from(text: &str) -> Self {
         let mut tag = Self { bytes: [0; Self::CAPACITY], length: 0 };
@@ -222,7 +237,7 @@ impl std::fmt::Display for Tag {
 
 /// An SQLSTATE: five digits and upper-case letters
 /// ([Error Codes](https://www.postgresql.org/docs/current/errcodes-appendix.html)).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SqlState([u8; 5]);
 
 impl SqlState {
@@ -254,7 +269,7 @@ impl std::fmt::Display for SqlState {
 }
 
 /// One parameter of an [`Exchange`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Param {
     /// The type's OID in `pg_type`; 0 if neither side said it.
     pub type_oid: u32,
@@ -265,7 +280,7 @@ pub struct Param {
 }
 
 /// One column of a result, from RowDescription.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
     /// The column's name or alias.
     pub name: Arc<str>,
@@ -310,7 +325,7 @@ pub enum Values<'a> {
 }
 
 /// A stretch of one direction's stream that is not in the record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// Which stream.
     pub direction: Direction,
@@ -325,7 +340,7 @@ pub struct Gap {
 }
 
 /// Why bytes are not in the record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GapReason {
     /// The ring between kernel and agent was full.
     RingFull,

@@ -1,12 +1,13 @@
 //! Rows and statements that are held back until it is certain that replies were paired rightly.
 
 use super::{Column, Exchange, Gap, Micros, RowValues, SessionEnd, SessionInfo, Sink, Status, Values};
+use serde::{Deserialize, Serialize};
 
 /// Holds what a conversation says, from the point where a stream was found again until the next ReadyForQuery.
 ///
 /// The server may still have had requests to answer whose bytes were lost. If it had, then a reply too many
 /// comes, and none of the replies of this cycle is certain.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Hold {
     held: Vec<Held>,
     bytes: usize,
@@ -15,13 +16,13 @@ pub(super) struct Hold {
     doubtful: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Held {
     Row { seq: u64, row: u64, started_at: Micros, columns: Box<[Column]>, values: HeldValues },
     Statement(Box<Exchange>),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum HeldValues {
     DataRow(Box<[u8]>),
     Fields { fields: Vec<Option<Box<[u8]>>>, binary: bool },

@@ -4,11 +4,12 @@ use super::{Direction, Gap, GapReason, Micros, Sink};
 use crate::frames::{Decoder, Mode, Side};
 use crate::session::SessionInfo;
 use crate::streams::{Hole, Ledger, Loss};
+use serde::{Deserialize, Serialize};
 
 /// One direction of a session.
 ///
 /// Invariant: `declared <= ledger.captured()`; what is in the record is the difference.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Lane {
     direction: Direction,
     pub(super) ledger: Ledger,

@@ -15,6 +15,7 @@ mod hold;
 mod lane;
 pub mod lexer;
 mod limits;
+mod saved;
 pub mod split;
 mod sync;
 #[cfg(test)]
@@ -26,6 +27,9 @@ pub use exchange::{
     SessionEnd, SessionId, SessionInfo, Sink, SqlState, Status, Tag, Transport, Values,
 };
 pub use limits::Limits;
+pub use saved::RestoreError;
+
+use serde::{Deserialize, Serialize};
 
 use conversation::{Conversation, Then, Turn};
 use encryption::Encryption;
@@ -73,7 +77,7 @@ pub struct Close {
 ///
 /// Hand it every event with [`Session::data`] or [`Session::sealed`], in the order in which they happened, and end it
 /// with [`Session::close`] or [`Session::stop`].
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Session {
     info: SessionInfo,
     frontend: Lane,

@@ -20,9 +20,10 @@ use super::{Direction, Micros, Session, Sink};
 use crate::frames::Mode;
 use crate::frames::resync::{READY_LEN, Tail, is_chain};
 use crate::streams::Hole;
+use serde::{Deserialize, Serialize};
 
 /// What is known of the two streams' common state.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Sync {
     /// The server's last send ended with ReadyForQuery, and nothing was lost since.
     idle: bool,
@@ -34,6 +35,7 @@ pub(super) struct Sync {
     sending: bool,
     receiving: bool,
     /// The present receive, from its first byte on, while the client's stream is out of step.
+    #[serde(with = "serde_bytes")]
     candidate: Vec<u8>,
     /// Whether `candidate` holds all of the present receive, and the server was idle before it.
     is_candidate: bool,

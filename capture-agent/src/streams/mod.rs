@@ -5,9 +5,10 @@
 //! already are cut off. It holds no bytes, so that whatever order the events come in costs no memory.
 
 use capture_common::{LOSS_OVERSIZE, LOSS_RING_FULL, LOSS_UNREADABLE};
+use serde::{Deserialize, Serialize};
 
 /// Why the kernel side did not deliver bytes: the `LOSS_*` constants of `capture-common`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Loss {
     /// The ring was full.
     RingFull,
@@ -54,7 +55,7 @@ pub struct Accepted<'a> {
 /// How far one direction of one session has come.
 ///
 /// Invariant: `next - base = captured + lost`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Ledger {
     /// Position of the next byte that is not yet accounted for.
     next: u64,

@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 
 use self::object::FileId;
 pub use self::plan::{NoTls, TlsPlan, TlsSource};
-use super::kernel::{Kernel, ProbeLink};
+use super::kernel::Kernel;
 
 /// One probe to attach: program, place in the file, and cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,11 @@ pub(super) struct Probe {
     /// What the program learns of the place.
     pub(super) cookie: u64,
 }
+
+/// The programs that probes run.
+pub(super) const PROGRAMS: [&str; 2] = [BEFORE, AFTER];
+const BEFORE: &str = "tls_before";
+const AFTER: &str = "tls_after";
 
 /// The probes that are attached, by file. Servers that run the same file share them.
 #[derive(Debug, Default)]
@@ -38,15 +43,16 @@ pub struct TlsProbes {
 #[derive(Debug)]
 struct Attached {
     set: u16,
-    links: Vec<ProbeLink>,
     /// Postmasters that need them.
     servers: HashSet<u32>,
 }
 
 impl TlsProbes {
-    /// No probes yet; `only` restricts where they are put.
-    pub fn new(only: Option<TlsSource>) -> Self {
-        Self { only, ..Self::default() }
+    /// Those that an earlier agent left in `kernel`; `only` restricts where others are put.
+    pub fn new(kernel: &Kernel, only: Option<TlsSource>) -> Self {
+        let attached = |(set, file)| (file, Attached { set, servers: HashSet::new() });
+        let files = kernel.probe_sets().iter().filter_map(|name| from_name(name)).map(attached).collect();
+        Self { only, files, last_set: 0 }
     }
 
     /// Attaches the probes that read the encrypted sessions of the server whose postmaster is `pid`. Yields the number
@@ -62,20 +68,28 @@ impl TlsProbes {
             return Ok((attached.set, plan));
         }
         let set = self.free_set();
-        let links = kernel.attach_probes(&plan.path, plan.probes(set))?;
-        self.files.insert(plan.file, Attached { set, links, servers: HashSet::from([pid]) });
+        let probes: Vec<Probe> = plan.probes(set).collect();
+        kernel.attach_probes(&to_name(set, plan.file), &plan.path, &probes)?;
+        self.files.insert(plan.file, Attached { set, servers: HashSet::from([pid]) });
         Ok((set, plan))
     }
 
-    /// The server is gone: removes the probes that no other server needs. A probe keeps its file on the disk, also
-    /// when a package upgrade has replaced it.
-    pub fn release(&mut self, kernel: &mut Kernel, pid: u32) {
+    /// The server is gone. Its probes go with [`TlsProbes::prune`].
+    pub fn release(&mut self, pid: u32) {
         for attached in self.files.values_mut() {
-            if attached.servers.remove(&pid) && attached.servers.is_empty() {
-                kernel.detach_probes(std::mem::take(&mut attached.links));
-            }
+            attached.servers.remove(&pid);
         }
-        self.files.retain(|_, attached| !attached.servers.is_empty());
+    }
+
+    /// Removes the probes that no server needs. A probe keeps its file on the disk, also when a package upgrade has
+    /// replaced it.
+    pub fn prune(&mut self, kernel: &mut Kernel) {
+        self.files.retain(|file, attached| {
+            if attached.servers.is_empty() {
+                kernel.detach_probes(&to_name(attached.set, *file));
+            }
+            !attached.servers.is_empty()
+        });
     }
 
     /// A number that no set has. 0 stands for none.
@@ -85,6 +99,32 @@ impl TlsProbes {
             if self.last_set != 0 && self.files.values().all(|attached| attached.set != self.last_set) {
                 return self.last_set;
             }
+        }
+    }
+}
+
+/// A set's name: its number, and the file's device and inode.
+fn to_name(set: u16, FileId { device, inode }: FileId) -> String {
+    format!("{set}_{device:x}_{inode:x}")
+}
+
+fn from_name(name: &str) -> Option<(u16, FileId)> {
+    let mut parts = name.split('_');
+    let set = parts.next()?.parse().ok()?;
+    let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
+    Some((set, FileId { device: number()?, inode: number()? }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_is_found_again_by_its_name() {
+        let file = FileId { device: 0xfe01, inode: u64::MAX };
+        assert_eq!(from_name(&to_name(7, file)), Some((7, file)));
+        for wrong in ["", "7", "7_1", "x_1_2", "7_1_z", "70000_1_2"] {
+            assert_eq!(from_name(wrong), None, "{wrong}");
         }
     }
 }

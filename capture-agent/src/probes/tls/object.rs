@@ -23,7 +23,10 @@ pub(super) struct Object {
 
 /// A file's device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct FileId(u64, u64);
+pub(super) struct FileId {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+}
 
 impl Object {
     /// The executable of process `pid`.
@@ -49,7 +52,7 @@ impl Object {
     fn open(path: PathBuf, name: String) -> std::io::Result<Self> {
         let file = File::open(&path)?;
         let metadata = file.metadata()?;
-        Ok(Self { path, name, id: FileId(metadata.dev(), metadata.ino()), file })
+        Ok(Self { path, name, id: FileId { device: metadata.dev(), inode: metadata.ino() }, file })
     }
 }
 

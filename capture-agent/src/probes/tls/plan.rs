@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use capture_common::{BACKEND, FRONTEND, Operand, Site};
 use thiserror::Error;
 
-use super::Probe;
 use super::elf::{Bytes, ElfError, Function, Image};
 use super::object::{FileId, Object};
 use super::x86::{self, After, NoSite, Target};
+use super::{AFTER, BEFORE, Probe};
 
 /// Where the plaintext of encrypted sessions is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,9 +268,6 @@ fn list(reasons: &[(&'static str, NoSite)]) -> String {
     reasons.iter().map(|(function, reason)| format!("{function}: {reason}")).collect::<Vec<_>>().join("; ")
 }
 
-/// Programs of the object: `capture-ebpf/src/tls.rs`.
-const BEFORE: &str = "tls_before";
-const AFTER: &str = "tls_after";
 /// The functions whose names matter.
 const WANTED: &[&str] = &[
     "be_tls_read",

@@ -1,6 +1,7 @@
 //! Statements that get no reply of their own: skipped after an error, in flight when the session ended, or
 //! swallowed by lost bytes.
 
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use super::names::{Names, Portal, Prepared};
@@ -15,7 +16,7 @@ use crate::session::{Limits, Micros, Protocol, SessionInfo, Sink, Status};
 /// What the requests that are passed over would have defined.
 ///
 /// The server does not define it, or it is not known whether it did; but a statement behind them means it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Overlay {
     statements: Vec<(Box<[u8]>, Definition)>,
     portals: Vec<(Box<[u8]>, Portal)>,

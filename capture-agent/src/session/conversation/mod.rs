@@ -29,6 +29,7 @@ mod request;
 mod running;
 mod startup;
 
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use names::{Described, Names};
@@ -47,8 +48,9 @@ pub(super) struct Turn<'a, S> {
 }
 
 /// The conversation of one session.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Conversation {
+    #[serde(skip)]
     limits: Limits,
     phase: Phase,
     queue: Queue,
@@ -74,6 +76,7 @@ pub(super) struct Conversation {
     /// The latest RowDescription that belongs to no prepared statement.
     row_description: Option<Described>,
     /// Places of parameters, for the next Bind.
+    #[serde(skip)]
     spare_params: Vec<Param>,
     /// The number of the next statement.
     seq: u64,
@@ -87,7 +90,7 @@ pub(super) struct Conversation {
 /// The name of a portal, if it could be read.
 type Unsettled = Option<Box<[u8]>>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
     Startup,
     Authenticating,
@@ -96,7 +99,7 @@ enum Phase {
 }
 
 /// The startup packet's `replication` option.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Replication {
     No,
     /// Takes replication commands only.
@@ -224,6 +227,25 @@ impl Conversation {
     /// Bytes of messages that are kept.
     pub(super) fn held(&self) -> usize {
         self.queue.held() + self.names.held() + self.exchange.params_body.capacity()
+    }
+
+    /// The named prepared statements, which are saved apart from the rest.
+    pub(super) fn prepared(&self) -> &impl Serialize {
+        self.names.statements()
+    }
+
+    /// Changes whenever they do.
+    pub(super) fn prepared_version(&self) -> u64 {
+        self.names.version()
+    }
+
+    /// Completes a conversation that was saved.
+    pub(super) fn restore(&mut self, prepared: &[u8], limits: Limits) -> postcard::Result<()> {
+        self.limits = limits;
+        if !prepared.is_empty() {
+            self.names.restore(postcard::from_bytes(prepared)?);
+        }
+        Ok(())
     }
 
     /// Whether the server was promised replies that it has not given.

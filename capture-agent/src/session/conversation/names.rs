@@ -1,5 +1,6 @@
 //! Prepared statements and portals, as the server has them.
 
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::frames::frontend::{Bind, format_at};
 use crate::session::{Column, Limits, Param, value::Encoding};
 
 /// A prepared statement.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Prepared {
     pub(super) name: Arc<str>,
     pub(super) sql: Option<Arc<str>>,
@@ -54,8 +55,9 @@ impl Prepared {
 }
 
 /// Columns, and the bytes that they were made of, so that equal bytes share them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Described {
+    #[serde(with = "serde_bytes")]
     pub(super) bytes: Box<[u8]>,
     pub(super) columns: Arc<[Column]>,
 }
@@ -87,12 +89,13 @@ impl Described {
 }
 
 /// A portal: a prepared statement with parameters.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Portal {
     pub(super) statement: Option<Arc<Prepared>>,
     /// The prepared statement's name as the client gave it.
     pub(super) statement_name: Option<Arc<str>>,
     /// The Bind message's body.
+    #[serde(with = "serde_bytes")]
     pub(super) body: Vec<u8>,
     /// Places in `body`.
     pub(super) params: Vec<Param>,
@@ -119,19 +122,41 @@ impl Portal {
 ///
 /// Invariants: `text` is the sum of the statements' sizes and stays under `Limits::prepared`; `held` is what the
 /// named portals' bodies take.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Names {
-    statements: HashMap<Box<[u8]>, Arc<Prepared>, foldhash::fast::RandomState>,
+    #[serde(skip)]
+    statements: Statements,
+    /// How often `statements` was changed.
+    #[serde(skip)]
+    version: u64,
     unnamed: Option<Arc<Prepared>>,
     /// The unnamed statement before, which the next one often equals.
     previous: Option<Arc<Prepared>>,
     portals: HashMap<Box<[u8]>, Portal, foldhash::fast::RandomState>,
     unnamed_portal: Option<Portal>,
+    #[serde(skip)]
     text: usize,
     held: usize,
 }
 
+/// The named prepared statements.
+pub(super) type Statements = HashMap<Box<[u8]>, Arc<Prepared>, foldhash::fast::RandomState>;
+
 impl Names {
+    pub(super) fn statements(&self) -> &Statements {
+        &self.statements
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Takes over the named statements of an earlier agent.
+    pub(super) fn restore(&mut self, statements: Statements) {
+        self.text = statements.iter().map(|(name, prepared)| prepared.size() + name.len()).sum();
+        self.statements = statements;
+    }
+
     pub(super) fn statement(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
         if name.is_empty() { self.unnamed.as_ref() } else { self.statements.get(name) }
     }
@@ -162,6 +187,7 @@ impl Names {
         let size = prepared.size() + name.len();
         if self.statements.len() < limits.names && self.text + size <= limits.prepared {
             self.text += size;
+            self.version += 1;
             self.statements.insert(name.into(), prepared);
         }
     }
@@ -174,6 +200,7 @@ impl Names {
                 self.unnamed = Some(Arc::clone(learned));
             } else if let Some(place) = self.statements.get_mut(name) {
                 *place = Arc::clone(learned);
+                self.version += 1;
                 self.text = self.text.saturating_sub(before).saturating_add(after);
             }
         }
@@ -187,12 +214,14 @@ impl Names {
             }
         } else if let Some(prepared) = self.statements.remove(name) {
             self.text = self.text.saturating_sub(prepared.size() + name.len());
+            self.version += 1;
         }
     }
 
     /// No statement is known any more.
     pub(super) fn forget_statements(&mut self) {
         self.statements = HashMap::default();
+        self.version += 1;
         self.unnamed = None;
         self.previous = None;
         self.text = 0;

@@ -1,5 +1,6 @@
 //! Query messages: one row per statement of the query string.
 
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use super::request::{Kind, Request};
@@ -10,7 +11,7 @@ use crate::session::split::statements;
 use crate::session::{Micros, Protocol, SessionInfo, Sink, Status};
 
 /// How far the server has come in a query string.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Progress {
     /// The string; none if it is not wholly known.
     text: Option<Arc<str>>,

@@ -1,12 +1,13 @@
 //! The client's messages that wait for the server's replies.
 
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 use crate::frames::Frame;
 use crate::session::Micros;
 
 /// What a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Kind {
     Query,
     Parse,
@@ -56,7 +57,7 @@ impl Kind {
 }
 
 /// A message of the client's.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Request {
     pub(super) kind: Kind,
     /// When the server received its end.
@@ -69,6 +70,7 @@ pub(super) struct Request {
     pub(super) holed: bool,
     /// Whether it was longer than what is kept.
     pub(super) truncated: bool,
+    #[serde(with = "serde_bytes")]
     pub(super) body: Vec<u8>,
 }
 
@@ -81,13 +83,14 @@ impl Request {
 /// Requests in the order in which the server handles them.
 ///
 /// Invariant: `held` is the sum of the bodies' capacities.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Queue {
     items: VecDeque<Request>,
     /// Requests that end with ReadyForQuery.
     cycles: usize,
     held: usize,
     /// Bodies of requests that are done with, for reuse.
+    #[serde(skip)]
     spare: Vec<Vec<u8>>,
 }
 

@@ -1,5 +1,6 @@
 //! The statement that the server is working on, and its row in the record.
 
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use super::{Conversation, Turn};
@@ -11,7 +12,7 @@ use crate::session::{
 /// What is known of a statement's reply so far.
 ///
 /// Invariants: `kept_rows <= rows`, `kept_rows <= Limits::rows`, `kept_bytes <= Limits::bytes`.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Run {
     pub(super) active: bool,
     /// Rows that the server sent, or that were copied and could be told apart.
@@ -27,7 +28,7 @@ pub(super) struct Run {
 }
 
 /// A COPY that is under way.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Copying {
     pub(super) side: CopySide,
     /// Cuts the data into rows; none once no more are wanted, or if it is not made of rows.
@@ -37,7 +38,7 @@ pub(super) struct Copying {
 }
 
 /// Who sends COPY data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum CopySide {
     Client,
     Server,

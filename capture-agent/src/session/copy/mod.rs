@@ -5,6 +5,7 @@ mod csv;
 mod options;
 mod text;
 
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 pub(super) use options::Options;
@@ -15,11 +16,12 @@ type Fields<'a> = Vec<Option<Cow<'a, [u8]>>>;
 /// Cuts COPY data into rows and fields, whatever the pieces it comes in.
 ///
 /// It keeps the front of a row that is not complete yet; how long that may become is for its owner to watch.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct CopyRows {
     format: Format,
     options: Options,
     /// The front of a row: `carry[..seen]` was inspected and does not end it.
+    #[serde(with = "serde_bytes")]
     carry: Vec<u8>,
     seen: usize,
     /// What the inspection of `carry[..seen]` found.
@@ -30,7 +32,7 @@ pub(super) struct CopyRows {
     crlf: Option<bool>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Format {
     Text,
     Csv,
@@ -38,7 +40,7 @@ enum Format {
 }
 
 /// Where in a row an inspection stopped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
     /// CSV: inside quotes.
     quoted: bool,

@@ -2,10 +2,12 @@
 
 use std::iter::Peekable;
 
+use serde::{Deserialize, Serialize};
+
 use crate::session::lexer::{Lexer, Token, TokenKind};
 
 /// The options that decide where rows and fields end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::session) struct Options {
     pub(super) csv: bool,
     pub(super) delimiter: u8,

@@ -12,5 +12,6 @@ mod names;
 mod pieces;
 mod pipeline;
 mod replication;
+mod saved;
 mod simple;
 mod startup;

@@ -57,6 +57,26 @@ fn play(talk: &Talk, pieces: &[Piece], partial: bool) -> Recorder {
     recorder
 }
 
+/// Like [`play`], but the session is saved and restored after every `every` events.
+fn play_restored(talk: &Talk, pieces: &[Piece], partial: bool, every: usize) -> Recorder {
+    let mut recorder = Recorder::default();
+    let mut session = Session::new(Origin { partial, ..origin() }, Limits::default());
+    for (index, piece) in pieces.iter().filter(|piece| !piece.lost).enumerate() {
+        let Piece { direction, offset, ref bytes, end_of_call, at, .. } = *piece;
+        let loss = Some(Loss::RingFull);
+        session
+            .data(Data { direction, offset, bytes, loss, end_of_call, plaintext: false, at }, &mut recorder);
+        if index % every == 0 {
+            let (mut state, mut prepared) = (Vec::new(), Vec::new());
+            session.save(&mut state);
+            session.save_prepared(&mut prepared);
+            session = Session::restore(&state, &prepared, Limits::default()).unwrap();
+        }
+    }
+    session.close(talk.closing(0), &mut recorder);
+    recorder
+}
+
 /// What client and server do next; all texts and values differ, so that a mix-up shows.
 #[derive(Clone, Copy, Debug)]
 enum Act {
@@ -369,6 +389,56 @@ proptest! {
             prop_assert!(statement.complete);
         }
         prop_assert_eq!(&recorded.rows.last().unwrap().values, &vec![Some(b"ping 3".to_vec())]);
+    }
+
+    #[test]
+    fn a_restored_session_goes_on_as_if_nothing_had_happened(
+        steps in prop::collection::vec(act(), 1..12),
+        sizes in prop::collection::vec(1_usize..400, 1..8),
+        lost in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+        every in 1_usize..4,
+        partial in any::<bool>(),
+    ) {
+        let talk = pings(talk(&steps));
+        let mut pieces = cut(&talk, &sizes);
+        for index in lost {
+            let at = index.index(pieces.len());
+            pieces[at].lost = true;
+        }
+        let undisturbed = play(&talk, &pieces, partial);
+        let restored = play_restored(&talk, &pieces, partial, every);
+        prop_assert_eq!(&undisturbed.log, &restored.log);
+    }
+
+    #[test]
+    fn a_damaged_state_is_refused_or_harmless(
+        steps in prop::collection::vec(act(), 1..6),
+        at in any::<prop::sample::Index>(),
+        bit in 0_u8..8,
+        length in any::<prop::sample::Index>(),
+    ) {
+        let mut session = talk(&steps).play(origin(), Limits::default(), &mut Recorder::default());
+        let mut state = Vec::new();
+        session.save(&mut state);
+        let _ = Session::restore(&state[..length.index(state.len())], &[], Limits::default());
+        let at = at.index(state.len());
+        state[at] ^= 1 << bit;
+        if let Ok(restored) = Session::restore(&state, &[], Limits::default()) {
+            session = restored;
+        }
+        let mut recorder = Recorder::default();
+        let data = query("SELECT 1");
+        let whole = Data {
+            direction: Direction::Frontend,
+            offset: 1 << 20,
+            bytes: &data,
+            loss: None,
+            end_of_call: true,
+            plaintext: false,
+            at: Micros(0),
+        };
+        session.data(whole, &mut recorder);
+        session.stop(Micros(1), &mut recorder);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! `client_encoding`: from a session's bytes to UTF-8.
 
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt::Write;
 
 use encoding_rs as rs;
 
 /// A session's `client_encoding`, as far as its characters can be told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Encoding {
     /// UTF-8, and what is not declared otherwise.
     #[default]

@@ -1,0 +1,39 @@
+//! Removes what agents left in the kernel.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::cli::DetachOptions;
+use crate::probes::Pins;
+
+/// Detaches the kernel side of one data directory, or of all.
+///
+/// # Errors
+///
+/// An agent still uses one of them, or a pin cannot be removed.
+pub fn detach(options: &DetachOptions) -> anyhow::Result<ExitCode> {
+    let root = &options.config.kernel.pin_dir;
+    let pins = if options.all {
+        Pins::all(root)
+    } else {
+        Pins::of(root, &options.config.data_dir).into_iter().filter(Pins::exist).collect()
+    };
+    let mut out = io::stdout().lock();
+    if pins.is_empty() {
+        writeln!(out, "nothing is attached (looked in {})", root.display())?;
+    }
+    let mut busy = 0;
+    for pins in pins {
+        let folder = pins.folder().display();
+        if let Some(pid) = pins.user() {
+            busy += 1;
+            writeln!(out, "{folder}: in use by process {pid}; stop it, then detach")?;
+            continue;
+        }
+        let removed = pins.clear().with_context(|| format!("cannot remove the pins in {folder}"))?;
+        writeln!(out, "{folder}: detached, {removed} pins removed")?;
+    }
+    Ok(if busy == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
