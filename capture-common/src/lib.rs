@@ -110,8 +110,10 @@ pub struct Tracked {
     pub ssl: u64,
     /// [`Site::set`] of the sites that read this server's encrypted sessions; 0 if there are none.
     pub sites: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// Of the event in the making, on its way past the verifier: `FLAG_*` flags above the direction.
+    pub passing: u32,
+    /// The same: its offset.
+    pub start: u64,
 }
 
 /// Arguments of `SSL_read`, `SSL_write` and their `_ex` forms, kept from a site before the call to one after it.
@@ -245,7 +247,7 @@ const _: () = {
     assert!(size_of::<CloseInfo>() == 48);
     assert!(size_of::<Meta>() == 16);
     assert!(size_of::<TlsCall>() == 24);
-    assert!(size_of::<Tracked>() == 144);
+    assert!(size_of::<Tracked>() == 152);
     assert!(offset_of!(Tracked, open) == 64);
     assert!(offset_of!(Tracked, call) == 104);
     assert!(align_of::<Tracked>() == 8 && align_of::<EventHeader>() == 8);

@@ -41,8 +41,8 @@ pub fn moved(direction: u16, fd: u64, buf: u64, flags: u64, ret: i64) {
         }
         (position, FLAG_SEALED)
     };
-    emit::data(backend, direction, start, flags, buf, len);
     encryption::begins_after(backend, direction, position, buf, len);
+    emit::data(backend, direction, start, flags, buf, len);
 }
 
 /// `accept(fd, address, …)` returned `ret`. The next process that this postmaster forks serves it.

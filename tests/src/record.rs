@@ -50,6 +50,10 @@ pub struct Session {
     pub bytes_out: u64,
     pub gap_bytes: u64,
     pub partial: bool,
+    pub tls_version: Option<String>,
+    pub tls_cipher: Option<String>,
+    pub socket_bytes_in: u64,
+    pub socket_bytes_out: u64,
 }
 
 /// A row of `statements`.
@@ -225,6 +229,12 @@ impl Record {
             let lost = self.gaps_of(session).into_iter().filter(|gap| gap.lost_table.is_none());
             let missing: u64 = lost.filter_map(|gap| gap.length).sum();
             ensure!(session.gap_bytes == missing, "gaps of {missing} bytes, but {session:?}");
+            let streams = session.bytes_in + session.bytes_out + session.gap_bytes;
+            let socket = session.socket_bytes_in + session.socket_bytes_out;
+            ensure!(
+                if session.tls { streams <= socket } else { streams == socket },
+                "{streams} bytes of the streams, {socket} of the socket: {session:?}"
+            );
             let statements = self.statements_of(session);
             ensure!(session.statements == statements.len() as u64, "{} rows, {session:?}", statements.len());
             let within: u64 = statements.iter().map(|statement| statement.bytes_in).sum();
