@@ -23,7 +23,6 @@ class Client:
     def __init__(self, direct: bool, newest: str | None):
         address = (os.environ["PGHOST"], int(os.environ["PGPORT"]))
         self.raw = socket.create_connection(address)
-        # A copy outlives the wrapped socket's close.
         self.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sent = self.received = 0
         if not direct:
@@ -75,6 +74,10 @@ class Client:
         self.send(message(b"X", b""))
         while self.fill():
             pass
+        # TLS says goodbye before TCP does.
+        with socket.socket(fileno=os.dup(self.tls.fileno())) as raw:
+            while raw.recv(1):
+                pass
         info = self.tls.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
         acked, received = struct.unpack_from("=QQ", info, 120)
         # SYN and FIN are numbered like bytes (RFC 793).
