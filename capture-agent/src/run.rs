@@ -47,7 +47,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     let config = options.config;
-    let recorder = Recorder::new(Settings {
+    let (recorder, recovery) = Recorder::new(Settings {
         data_dir: config.data_dir.clone(),
         node: config.node.clone(),
         rotate_age: config.rotate_age(),
@@ -67,8 +67,10 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         }),
         servers: Servers::new(options.servers),
         recorder,
+        on_stop: config.kernel.on_stop,
         metrics_file: options.metrics_file,
     };
+    capture.resume(&recovery);
     capture.scan();
     announce(capture.servers.len());
 

@@ -173,6 +173,11 @@ impl Session {
         self.end(None, EndReason::AgentStopped, at, sink);
     }
 
+    /// The agent stops, and another will go on with this session: its totals so far.
+    pub fn pause(&self, sink: &mut impl Sink) {
+        sink.end(&self.info, &self.totals(None, EndReason::AgentStopped));
+    }
+
     fn end(&mut self, ended_at: Option<Micros>, reason: EndReason, at: Micros, sink: &mut impl Sink) {
         let known = self.backend.decoder.mode() != Mode::OutOfSync && !self.conversation.is_confused();
         let status = if known { Status::InFlight } else { Status::Unknown };
@@ -180,7 +185,11 @@ impl Session {
         self.conversation.end_all(status, &mut Turn { info: &mut self.info, at, sink });
         self.frontend.flush(&self.info, sink);
         self.backend.flush(&self.info, sink);
-        let end = SessionEnd {
+        sink.end(&self.info, &self.totals(ended_at, reason));
+    }
+
+    fn totals(&self, ended_at: Option<Micros>, reason: EndReason) -> SessionEnd {
+        SessionEnd {
             ended_at,
             reason,
             statements: self.conversation.statements(),
@@ -188,9 +197,8 @@ impl Session {
             bytes_in: self.frontend.recorded(),
             bytes_out: self.backend.recorded(),
             gap_bytes: self.frontend.missing().saturating_add(self.backend.missing()),
-            protocol_error: self.protocol_error.take(),
-        };
-        sink.end(&self.info, &end);
+            protocol_error: self.protocol_error.clone(),
+        }
     }
 
     /// Reads what the server received.
