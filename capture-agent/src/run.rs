@@ -28,6 +28,7 @@ use self::servers::Servers;
 use self::sessions::Sessions;
 use crate::cli::RunOptions;
 use crate::probes::{Kernel, Pins};
+use crate::record::journal::SEGMENT_BYTES;
 use crate::record::{Recorder, Settings};
 use crate::session::Limits;
 
@@ -52,6 +53,8 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         node: config.node.clone(),
         rotate_age: config.rotate_age(),
         rotate_size: config.rotate.bytes,
+        journal_sync: config.journal_sync(),
+        segment_bytes: SEGMENT_BYTES,
     })?;
     let pins = Pins::of(&config.kernel.pin_dir, &config.data_dir);
     let (kernel, ring) = Kernel::load(config.ring_size, options.hooks, pins)

@@ -128,11 +128,9 @@ impl Capture {
     }
 
     fn commit(&mut self) {
-        if self.ring.unacknowledged() > 0.0 || self.sessions.are_changed() {
-            self.sessions.save(&mut self.recorder);
-            self.recorder.commit(self.ring.position());
-            self.ring.acknowledge();
-        }
+        self.sessions.save(&mut self.recorder);
+        self.recorder.commit(self.ring.position());
+        self.ring.acknowledge();
     }
 
     fn now_and_then(&mut self, rounds: &mut Rounds, drained_all: bool) {

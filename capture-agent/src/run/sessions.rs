@@ -57,11 +57,6 @@ impl Sessions {
         Self { open: HashMap::default(), limits, changed: Vec::new(), ended: Vec::new(), state: Vec::new() }
     }
 
-    /// Whether anything has changed since the last [`Sessions::save`].
-    pub(super) fn are_changed(&self) -> bool {
-        !self.changed.is_empty() || !self.ended.is_empty()
-    }
-
     /// How many sessions are open.
     pub(super) fn len(&self) -> usize {
         self.open.len()
