@@ -27,7 +27,7 @@ fn whenever_the_agent_dies_every_committed_row_is_recorded_once() {
     let session = session(1, MORNING);
     let mut recorded = 0;
     let mut published = 0;
-    for round in 0..60 {
+    for round in 0..20 {
         let committed = recorded;
         for _ in 0..10 {
             let select = exchange(recorded, Micros(MORNING.0 + round), "select 1");
@@ -35,7 +35,7 @@ fn whenever_the_agent_dies_every_committed_row_is_recorded_once() {
             recorder.statement(&session, &select);
             recorded += 1;
         }
-        if round % 3 == 0 {
+        if round % 4 == 0 {
             check(folder.path(), committed);
         }
         recorder.save_state(KEY, &recorded.to_le_bytes());
@@ -43,7 +43,7 @@ fn whenever_the_agent_dies_every_committed_row_is_recorded_once() {
         recorder.tick(Micros(MORNING.0 + round * 1_000_000));
         published += u64::from(check(folder.path(), recorded));
     }
-    assert!(published > 10, "the writer completed files at {published} deaths only");
+    assert!(published > 3, "the writer completed files at {published} deaths only");
     assert_eq!(recorder.finish().unwrap().rows, 2 * recorded);
     assert!(segments(folder.path()).is_empty());
 }
@@ -118,6 +118,30 @@ fn a_file_whose_completion_the_journal_does_not_know_of_is_not_recorded_again() 
     assert_eq!(recovery.rows, 0);
     assert_eq!(recorder.finish().unwrap().rows, 0);
     assert_eq!(read(copy.path(), Table::Statements).num_rows(), 5);
+}
+
+#[test]
+fn no_file_is_completed_before_its_rows_are_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { rotate_age: Duration::from_millis(1), ..settings(folder.path()) };
+    let (mut recorder, session) = (Recorder::new(settings).unwrap().0, session(1, MORNING));
+    let files = |table: Table| parquet_files(&folder.path().join(table.name())).len();
+    recorder.end(&session, &end(&session, 1));
+    recorder.commit(1);
+    recorder.statement(&session, &exchange(0, MORNING, "select 1"));
+    recorder.tick(Micros(MORNING.0 + 1_000_000));
+    recorder.tick(Micros(MORNING.0 + 2_000_000));
+    // The writer completes what is committed, and so has looked at what is not.
+    wait_until(|| files(Table::Sessions) == 1 && recorder.queue.progress().1.is_some());
+    std::thread::park_timeout(Duration::from_millis(600));
+    assert_eq!(files(Table::Statements), 0);
+    let copy = die(folder.path());
+    recorder.commit(2);
+    wait_until(|| files(Table::Statements) == 1);
+    let (next, recovery) = Recorder::new(super::fixture::settings(copy.path())).unwrap();
+    assert_eq!((recovery.rows, recovery.position), (0, Some(1)));
+    next.finish().unwrap();
+    assert_eq!(read(copy.path(), Table::Statements).num_rows(), 0);
 }
 
 #[test]
