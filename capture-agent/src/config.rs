@@ -23,6 +23,8 @@ pub struct Config {
     pub results: Results,
     /// When a file is completed.
     pub rotate: Rotate,
+    /// How what is recorded survives the agent and the host.
+    pub journal: Journal,
 }
 
 /// What becomes of the kernel side while no agent runs.
@@ -64,6 +66,14 @@ pub struct Rotate {
     pub seconds: u64,
     /// Size of the file in bytes.
     pub bytes: u64,
+}
+
+/// How what is recorded survives the agent and the host until its file is completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Journal {
+    /// How often the journal is brought to the disk, in milliseconds; 0 for never.
+    pub sync_ms: u64,
 }
 
 /// Why a configuration is refused.
@@ -138,6 +148,11 @@ impl Config {
     pub fn rotate_age(&self) -> Duration {
         Duration::from_secs(self.rotate.seconds)
     }
+
+    /// How often the journal is brought to the disk; none if never.
+    pub fn journal_sync(&self) -> Option<Duration> {
+        (self.journal.sync_ms > 0).then(|| Duration::from_millis(self.journal.sync_ms))
+    }
 }
 
 impl Default for Config {
@@ -149,6 +164,7 @@ impl Default for Config {
             kernel: KernelSide::default(),
             results: Results::default(),
             rotate: Rotate::default(),
+            journal: Journal::default(),
         }
     }
 }
@@ -168,6 +184,12 @@ impl Default for Results {
 impl Default for Rotate {
     fn default() -> Self {
         Self { seconds: 10, bytes: 64 << 20 }
+    }
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { sync_ms: 1_000 }
     }
 }
 
@@ -197,6 +219,9 @@ mod tests {
         assert_eq!(config.data_dir, Path::new("/data"));
         assert_eq!(config.results, Results { rows: 5, ..Results::default() });
         assert_eq!(config.rotate, Rotate::default());
+        assert_eq!(config.journal_sync(), Some(Duration::from_secs(1)));
+        let config = Config::parse("[journal]\nsync_ms = 0\n").unwrap();
+        assert_eq!(config.journal_sync(), None);
     }
 
     #[test]

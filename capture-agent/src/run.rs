@@ -28,6 +28,7 @@ use self::servers::Servers;
 use self::sessions::Sessions;
 use crate::cli::RunOptions;
 use crate::probes::{Kernel, Pins, TlsProbes};
+use crate::record::journal::SEGMENT_BYTES;
 use crate::record::{Recorder, Settings};
 use crate::session::Limits;
 
@@ -47,11 +48,13 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     let config = options.config;
-    let recorder = Recorder::new(Settings {
+    let (recorder, recovery) = Recorder::new(Settings {
         data_dir: config.data_dir.clone(),
         node: config.node.clone(),
         rotate_age: config.rotate_age(),
         rotate_size: config.rotate.bytes,
+        journal_sync: config.journal_sync(),
+        segment_bytes: SEGMENT_BYTES,
     })?;
     let pins = Pins::of(&config.kernel.pin_dir, &config.data_dir);
     let (kernel, ring) = Kernel::load(config.ring_size, options.hooks, pins)
@@ -68,8 +71,10 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         }),
         servers: Servers::new(options.servers, tls),
         recorder,
+        on_stop: config.kernel.on_stop,
         metrics_file: options.metrics_file,
     };
+    capture.resume(&recovery);
     capture.scan();
     announce(capture.servers.len());
 

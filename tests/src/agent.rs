@@ -58,9 +58,18 @@ pub struct Killed {
     _folder: tempfile::TempDir,
 }
 
+impl Killed {
+    /// A later agent runs and sees to what is left.
+    pub fn adopted(mut self) {
+        self.data = PathBuf::new();
+    }
+}
+
 impl Drop for Killed {
     fn drop(&mut self) {
-        let _ = detach(&self.data);
+        if !self.data.as_os_str().is_empty() {
+            let _ = detach(&self.data);
+        }
     }
 }
 
@@ -287,11 +296,27 @@ impl Agent {
         self.stopped()
     }
 
+    /// Stops it like [`Agent::stop`], but leaves the record, which may be a large one, unread.
+    ///
+    /// # Errors
+    /// It exits otherwise or not at all.
+    pub fn end(mut self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)?;
+        self.expect_exit().map(drop)
+    }
+
     /// Expects that it drains and exits with 0 by itself, and reads what it recorded.
     ///
     /// # Errors
     /// As [`Agent::stop`].
     pub fn stopped(mut self) -> anyhow::Result<Finished> {
+        let stderr = self.expect_exit()?;
+        let record = Record::read(&self.data).with_context(|| stderr.clone())?;
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir()?);
+        Ok(Finished { record, data: self.data.clone(), stderr, _folder: folder })
+    }
+
+    fn expect_exit(&mut self) -> anyhow::Result<String> {
         let process = self.process.as_mut().context("the agent has ended")?;
         let status = wait::until("the agent to drain and exit", DRAIN, || Ok(process.try_wait()?));
         let stderr = self.stderr();
@@ -303,9 +328,7 @@ impl Agent {
             status.code(),
             status.signal()
         );
-        let record = Record::read(&self.data).with_context(|| stderr.clone())?;
-        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir()?);
-        Ok(Finished { record, data: self.data.clone(), stderr, _folder: folder })
+        Ok(stderr)
     }
 
     /// Kills it, as a crash would (SIGKILL). What it leaves in the kernel stays as long as what this returns.

@@ -1,7 +1,7 @@
 //! What the tests need on the machine, and where it lies. `cargo xtask setup` puts it there.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};

@@ -146,6 +146,34 @@ pub fn find(folder: &Path, words: &[&str]) -> anyhow::Result<Vec<String>> {
     Ok(found.lines().map(str::to_owned).collect())
 }
 
+/// What is in a record that is too large to be read row by row: see `clients/count_record.py`.
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[expect(missing_docs, reason = "the program says what it counts")]
+pub struct Counts {
+    pub statements: u64,
+    pub distinct_statements: u64,
+    pub completed: u64,
+    pub results: u64,
+    pub distinct_results: u64,
+    pub unknown: u64,
+    pub ended: u64,
+    pub ended_rows: u64,
+    pub partial: u64,
+    pub gaps: u64,
+}
+
+impl Counts {
+    /// Counts in the agent's data folder; statements and results those whose text begins with `prefix`.
+    ///
+    /// # Errors
+    /// DuckDB is missing, or cannot read a file.
+    pub fn read(folder: &Path, prefix: &str) -> anyhow::Result<Self> {
+        let program = deps::client("count_record.py")?;
+        let text = deps::run(Command::new(deps::python()?).arg(program).arg(folder).arg(prefix))?;
+        serde_json::from_str(&text).context("count_record.py printed something else")
+    }
+}
+
 impl Record {
     /// Reads every table in the agent's data folder.
     ///

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
@@ -158,16 +158,22 @@ impl Kernel {
         let (Links { mut links, bound }, plan) = attach_all(&mut ebpf, &btf, only)?;
 
         let meta = Meta { abi: ABI, sockets: plan.sockets.number(), epoch: monotonic_now() };
-        let pins = pins.filter(|_| !bound).and_then(|pins| {
-            let pinned = pin(&pins, &mut ebpf, &mut links, meta);
-            pinned
-                .inspect_err(|error| {
-                    warn!(%error, "the hooks are not pinned: capture ends with this agent");
-                    let _ = pins.clear();
-                })
-                .ok()
-                .map(|()| pins)
-        });
+        if let Some(pins) = &pins {
+            let pinned = if bound {
+                Err(anyhow!("this kernel cannot"))
+            } else {
+                pin(pins, &mut ebpf, &mut links, meta)
+            };
+            if let Err(error) = pinned {
+                warn!(
+                    "the hooks are not pinned: {error:#}; capture ends with this agent (see docs/errors.md#not-pinned)"
+                );
+                let _ = pins.clear();
+                // A link that could not be pinned is gone: once more, from the start.
+                drop((links, ebpf));
+                return Self::attach(ring_bytes, only, None);
+            }
+        }
         let kernel = Self {
             links,
             uprobes: Uprobes::load(&mut ebpf, pins.as_ref()),

@@ -3,6 +3,7 @@
 use arrow::array::RecordBatch;
 
 use super::loss::Loss;
+use super::lsn::Piece;
 use super::table::Table;
 use crate::session::Micros;
 
@@ -19,6 +20,8 @@ pub(super) struct Batch {
     pub(super) bytes: usize,
     /// What is lost with it.
     pub(super) stake: Vec<Loss>,
+    /// Where its rows stand in the journal.
+    pub(super) piece: Piece,
 }
 
 /// A day, UTC: days since the Unix epoch.
@@ -39,6 +42,13 @@ impl Day {
         let date = span.and_then(|span| date.checked_add(span)).unwrap_or(jiff::civil::Date::MAX);
         format!("date={date}")
     }
+
+    /// The day that a folder is named for.
+    pub(super) fn of_folder(name: &str) -> Option<Self> {
+        let date: jiff::civil::Date = name.strip_prefix("date=")?.parse().ok()?;
+        let span = date.since((jiff::Unit::Day, jiff::civil::date(1970, 1, 1))).ok()?;
+        Some(Self(i64::from(span.get_days())))
+    }
 }
 
 /// Microseconds of a day.
@@ -55,5 +65,9 @@ mod tests {
         assert_eq!(Day::of(Micros(-1)).folder(), "date=1969-12-31");
         assert_eq!(Day::of(Micros(1_790_000_000_000_000)).folder(), "date=2026-09-21");
         assert_eq!(Day::of(Micros(i64::MAX)).folder(), "date=9999-12-31");
+        for day in [Day(0), Day(-1), Day(20_000)] {
+            assert_eq!(Day::of_folder(&day.folder()), Some(day));
+        }
+        assert_eq!(Day::of_folder("date=x"), None);
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use parquet::arrow::arrow_writer::ArrowColumnChunk;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
 use parquet::file::writer::SerializedFileWriter;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
@@ -61,7 +62,7 @@ impl Place {
     }
 
     fn complete(&self, folder: &Path, id: Ulid) -> PathBuf {
-        folder.join(format!("{}-{id}.parquet", self.node))
+        folder.join(format!("{}-{id}{COMPLETE}", self.node))
     }
 
     /// Makes the data directory and its tables, and checks that files can be made there.
@@ -72,6 +73,37 @@ impl Place {
         let probe = self.temporary(&self.data_dir, Ulid::generate());
         drop(create_file(&probe)?);
         fs::remove_file(probe)
+    }
+
+    /// Where the journal of this node stands.
+    pub(super) fn journal(&self) -> PathBuf {
+        self.data_dir.join(format!(".journal-{}", self.node))
+    }
+
+    /// The complete files of this node that were begun at `since` or later, in Unix milliseconds.
+    pub(super) fn complete_since(&self, since: u64) -> io::Result<Vec<(Table, Day, PathBuf)>> {
+        let mut found = Vec::new();
+        for table in Table::ALL {
+            for folder in fs::read_dir(self.data_dir.join(table.name()))? {
+                let folder = folder?;
+                let Some(day) = folder.file_name().to_str().and_then(Day::of_folder) else { continue };
+                for entry in fs::read_dir(folder.path())? {
+                    let entry = entry?;
+                    let name = entry.file_name();
+                    let id = name.to_str().and_then(|name| self.id_of(name.strip_suffix(COMPLETE)?));
+                    if id.is_some_and(|id| id.timestamp_ms() >= since) {
+                        found.push((table, day, entry.path()));
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The id in the name of a file of this node, without its ending.
+    fn id_of(&self, name: &str) -> Option<Ulid> {
+        let id = name.strip_prefix(&self.node)?.strip_prefix('-')?;
+        Ulid::from_string(id).ok()
     }
 
     /// Removes what an agent of this node left unfinished. Files of an agent that still runs are locked and stay.
@@ -101,21 +133,17 @@ impl Place {
     }
 
     fn is_own_temporary(&self, name: &str) -> bool {
-        let id = name
-            .strip_prefix('.')
-            .and_then(|name| name.strip_suffix(TEMPORARY))
-            .and_then(|name| name.strip_prefix(&self.node))
-            .and_then(|name| name.strip_prefix('-'));
-        id.is_some_and(|id| Ulid::from_string(id).is_ok())
+        let name = name.strip_prefix('.').and_then(|name| name.strip_suffix(TEMPORARY));
+        name.and_then(|name| self.id_of(name)).is_some()
     }
 }
 
 impl GrowingFile {
-    /// Begins a file, with its folders.
-    pub(super) fn create(place: &Place, table: Table, day: Day) -> io::Result<Self> {
+    /// Begins a file, with its folders, at `now` in Unix milliseconds.
+    pub(super) fn create(place: &Place, table: Table, day: Day, now: u64) -> io::Result<Self> {
         let folder = place.folder(table, day);
         create_folder(&folder)?;
-        let id = Ulid::generate();
+        let id = Ulid::from_parts(now, Ulid::generate().random());
         let temporary = place.temporary(&folder, id);
         let file = create_file(&temporary)?;
         let writer = RowGroup::file_writer(table, file.try_clone()?).map_err(io_error)?;
@@ -159,8 +187,9 @@ impl GrowingFile {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
-    /// Writes the footer and brings everything to the disk. On an error the file is spoilt.
-    pub(super) fn complete(&mut self) -> io::Result<()> {
+    /// Writes the footer, with `said` in it, and brings everything to the disk. On an error the file is spoilt.
+    pub(super) fn complete(&mut self, said: impl IntoIterator<Item = KeyValue>) -> io::Result<()> {
+        said.into_iter().for_each(|pair| self.writer.append_key_value_metadata(pair));
         self.writer.finish().map_err(io_error)?;
         // Gives back what was reserved and not needed.
         self.file.set_len(self.writer.bytes_written() as u64)?;
@@ -228,10 +257,13 @@ fn io_error(error: ParquetError) -> io::Error {
     }
 }
 
+/// How the names of complete files end.
+const COMPLETE: &str = ".parquet";
+
 /// How the names of growing files end.
 const TEMPORARY: &str = ".tmp";
 
-/// Space for a footer: schema, version, offsets.
+/// Space for a footer: schema, version, positions of the rows in the journal.
 const FOOTER_BYTES: u64 = 16 << 10;
 
 /// Space for what the footer says of one row group: up to 50 columns with names, statistics of twice 64 bytes,

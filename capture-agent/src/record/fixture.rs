@@ -1,11 +1,14 @@
 //! Hand-made sessions and statements, for tests.
 
+pub(crate) mod calls;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::journal::SEGMENT_BYTES;
 use super::{Recorder, Settings};
 use crate::session::value::Encoding;
 use crate::session::{
@@ -18,13 +21,19 @@ pub(crate) const MORNING: Micros = Micros(1_784_973_600_000_000);
 
 /// A recorder that completes files when it ends.
 pub(crate) fn recorder(data_dir: &Path) -> Recorder {
-    Recorder::new(Settings {
+    Recorder::new(settings(data_dir)).unwrap().0
+}
+
+/// Settings with which files are completed at the end only.
+pub(crate) fn settings(data_dir: &Path) -> Settings {
+    Settings {
         data_dir: data_dir.to_owned(),
         node: "node-1".to_owned(),
         rotate_age: Duration::from_secs(3_600),
         rotate_size: 64 << 20,
-    })
-    .unwrap()
+        journal_sync: None,
+        segment_bytes: SEGMENT_BYTES,
+    }
 }
 
 /// A session of `alice` with `shop`, which began at `started_at`.

@@ -2,7 +2,8 @@
 //!
 //! [`Recorder`] is the [`Sink`] that fills columns on the reader thread. Full batches pass through a bounded queue
 //! to one writer thread, which encodes, compresses and stores them. A file is hidden while it grows and renamed
-//! when it is complete. While the disk takes nothing, recording goes on within the queue's bound; what exceeds it
+//! when it is complete. What it is told goes to a journal first, so that the next agent can complete what this one
+//! could not ([`journal`]). While the disk takes nothing, recording goes on within the queue's bound; what exceeds it
 //! is counted by session and declared in `gaps`, with reason `storage`, as soon as the disk takes data again.
 
 use std::path::PathBuf;
@@ -10,20 +11,24 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arrow::error::ArrowError;
-
 mod batch;
+mod builders;
+#[cfg(test)]
+mod death_tests;
 mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod gaps;
+pub mod journal;
 mod labels;
 mod lists;
 mod loss;
+mod lsn;
 mod queue;
 mod results;
 mod row_group;
 mod sessions;
+mod settled;
 mod statements;
 #[cfg(test)]
 mod storage_tests;
@@ -32,22 +37,19 @@ mod table;
 mod tests;
 mod writer;
 
+pub use journal::StateKey;
 pub use table::Table;
 
-use arrow::array::RecordBatch;
-use batch::{Batch, Day};
+use builders::Builders;
 use file::Place;
-use gaps::Gaps;
-use labels::LabelCache;
-use loss::Loss;
+use journal::{Found, Journal, Rows as _};
+use lsn::Lsn;
 use queue::Queue;
-use results::Results;
-use sessions::Sessions;
-use statements::Statements;
+use settled::Settled;
 use writer::Writer;
 
 use crate::session::{Exchange, Gap, Micros, RowValues, SessionEnd, SessionInfo, Sink};
-use crate::sql::{Analyzer, Limits};
+use crate::telemetry::metrics;
 
 /// Where the record is written, and in what pieces.
 #[derive(Clone, Debug)]
@@ -60,6 +62,10 @@ pub struct Settings {
     pub rotate_age: Duration,
     /// A file is completed when it has this many bytes.
     pub rotate_size: u64,
+    /// How often the journal is brought to the disk, against a failure of power; none if never.
+    pub journal_sync: Option<Duration>,
+    /// Bytes of a segment of the journal: [`journal::SEGMENT_BYTES`], but in tests.
+    pub segment_bytes: u64,
 }
 
 /// Why the record cannot be written.
@@ -75,6 +81,30 @@ pub enum RecordError {
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
+    },
+    /// Another agent records to the same data directory as the same node.
+    #[error(
+        "{holder} records to this data directory as the same node already, and holds {path}/lock \
+         (see docs/errors.md#data-dir-in-use)",
+        path = path.display()
+    )]
+    InUse {
+        /// The journal's folder.
+        path: PathBuf,
+        /// Who holds it.
+        holder: String,
+    },
+    /// A later version left a journal that this one cannot read.
+    #[error(
+        "a later version of the agent wrote the journal {path}: it has format {version}, this version reads 1 \
+         (see docs/errors.md#journal-version)",
+        path = path.display()
+    )]
+    JournalVersion {
+        /// The segment.
+        path: PathBuf,
+        /// Its format's number.
+        version: u32,
     },
     /// The writer thread cannot be started, or ended early.
     #[error("the writer thread failed: {0} (see docs/errors.md#writer-failed)")]
@@ -103,249 +133,194 @@ pub struct Summary {
     pub lost_rows: u64,
 }
 
+/// What an earlier agent left, whether it ended or was killed.
+#[derive(Debug, Default)]
+pub struct Recovery {
+    /// The states of the sessions that were open at its last commit.
+    pub states: Vec<(StateKey, Vec<u8>)>,
+    /// The reader's position at its last commit; none if it is not known, then `states` is empty.
+    pub position: Option<u64>,
+    /// Rows that it had committed and that stood in no complete file. They are recorded like new ones.
+    pub rows: u64,
+}
+
 /// Writes what sessions say.
 #[derive(Debug)]
 pub struct Recorder {
-    node: String,
+    /// None when it ends.
+    journal: Option<Journal>,
+    builders: Builders,
     queue: Arc<Queue>,
     writer: Option<JoinHandle<Result<Summary, RecordError>>>,
-    labels: LabelCache,
-    analyzer: Analyzer,
-    sessions: Pending<Sessions>,
-    statements: Pending<Statements>,
-    results: Pending<Results>,
-    gaps: Pending<Gaps>,
-    now: Micros,
+    /// All rows before this are settled once the next commit is.
+    settled: Lsn,
 }
 
 impl Recorder {
-    /// Makes the data directory, removes what an earlier agent of this node left unfinished, and starts the writer
-    /// thread.
+    /// Makes the data directory, takes over what an earlier agent of this node left, and starts the writer thread.
     ///
     /// # Errors
     ///
-    /// The data directory cannot be written to, or the thread cannot be started.
-    pub fn new(settings: Settings) -> Result<Self, RecordError> {
+    /// The data directory cannot be written to, another agent writes to it as the same node, a later version wrote
+    /// its journal, or the thread cannot be started.
+    pub fn new(settings: Settings) -> Result<(Self, Recovery), RecordError> {
         let place = Place::new(settings.data_dir.clone(), &settings.node);
         let unwritable = |source| RecordError::DataDir { path: settings.data_dir.clone(), source };
         place.prepare().map_err(unwritable)?;
-        let abandoned = place.clean().map_err(unwritable)?;
-        if abandoned > 0 {
-            tracing::warn!(
-                files = abandoned,
-                "removed what an earlier agent left unfinished; its latest rows are not in the record"
-            );
-        }
+        let (mut journal, found) = Journal::open(place.journal(), settings.segment_bytes)?;
+        // Their rows are in the journal, but for what was recorded while there was none.
+        place.clean().map_err(unwritable)?;
+        let mut settled = found.settled.clone();
+        settled.read_files(&place, journal.id(), found.oldest).map_err(unwritable)?;
+        // Positions are never used again, also if a failure of power cost the journal its end.
+        journal.begin(settled.last().map_or(Lsn(0), |last| Lsn(last.0 + 1)), &found);
+
         let queue = Arc::new(Queue::new(QUEUE_BYTES));
-        let writer = Writer::new(place, &settings, Arc::clone(&queue));
+        let shelf = Arc::clone(journal.shelf());
+        let writer = Writer::new(place, &settings, Arc::clone(&queue), shelf, journal.id());
         let thread = std::thread::Builder::new()
             .name("record".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| RecordError::Writer(error.to_string()))?;
-        Ok(Self {
-            node: settings.node,
+        let mut recorder = Self {
+            journal: Some(journal),
+            builders: Builders::new(settings.node.clone(), Arc::clone(&queue), RECOVERY_PATIENCE),
             queue,
             writer: Some(thread),
-            labels: LabelCache::new(),
-            analyzer: Analyzer::new(Limits::default()),
-            sessions: Pending::new(Sessions::new()),
-            statements: Pending::new(Statements::new()),
-            results: Pending::new(Results::new()),
-            gaps: Pending::new(Gaps::new()),
-            now: Micros(0),
-        })
+            settled: Lsn(0),
+        };
+        let rows = recorder.replay(&found, &settled).map_err(unwritable)?;
+        let position = found.position();
+        Ok((recorder, Recovery { states: found.into_states(), position, rows }))
+    }
+
+    /// Records what an earlier agent had committed and not completed.
+    fn replay(&mut self, found: &Found, settled: &Settled) -> std::io::Result<u64> {
+        let rows = found.replay(settled, &mut self.builders)?;
+        self.builders.flush();
+        self.builders.set_patience(PATIENCE);
+        metrics::RECOVERED_ROWS.add(rows);
+        if rows > 0 {
+            tracing::info!(rows, "recorded what an earlier agent had captured and not completed");
+        }
+        Ok(rows)
     }
 
     /// Time passes: hands over what has waited long enough. To be called about ten times a second.
     pub fn tick(&mut self, now: Micros) {
-        self.now = now;
-        if let Some(losses) = self.queue.declarable(loss::Losses::take) {
+        let Some(journal) = &mut self.journal else { return };
+        journal.tick(now);
+        let (stored, waiting) = self.queue.progress();
+        for rows in stored {
+            journal.settled(rows.table, rows.day, &rows.spans);
+        }
+        if let Some((losses, lost)) = self.queue.declarable() {
             for loss in losses {
-                self.declare(loss);
+                self.builders.loss(journal.loss(&loss), &loss);
+            }
+            for rows in lost {
+                journal.settled(rows.table, rows.day, &rows.spans);
             }
         }
-        let due = Micros(now.0.saturating_sub(BATCH_AGE_US));
-        if self.sessions.is_older_than(due) {
-            self.flush_sessions();
-        }
-        if self.statements.is_older_than(due) {
-            self.flush_statements();
-        }
-        if self.results.is_older_than(due) {
-            self.flush_results();
-        }
-        if self.gaps.is_older_than(due) {
-            self.flush_gaps();
+        self.builders.tick(now);
+        let first = [waiting, self.builders.first()].into_iter().flatten().min();
+        self.settled = first.map_or(journal.next(), |first| first.min(journal.next()));
+    }
+
+    /// Keeps the state of a session that is still open, for the next agent. The newest counts, with the next commit.
+    pub fn save_state(&mut self, key: StateKey, state: &[u8]) {
+        if let Some(journal) = &mut self.journal {
+            journal.save_state(key, state);
         }
     }
 
-    /// Writes everything that is left, completes all files, and says what was recorded.
+    /// The state of a session is no longer needed.
+    pub fn forget_state(&mut self, key: StateKey) {
+        if let Some(journal) = &mut self.journal {
+            journal.forget_state(&key);
+        }
+    }
+
+    /// Ends a transaction: what was recorded since the last one survives the agent from here on, and so does
+    /// `position`, the place in the kernel's ring up to which events have become part of it. To be called often: no
+    /// file is completed before its rows are committed.
+    pub fn commit(&mut self, position: u64) {
+        if let Some(journal) = &mut self.journal {
+            journal.commit(position);
+            journal.shelf().set_settled(self.settled);
+        }
+    }
+
+    /// Writes everything that is left, completes all files, and says what was recorded. Nothing is left to the next
+    /// agent.
     ///
     /// # Errors
     ///
-    /// Rows are lost and the loss could not be declared, or the writer thread failed.
-    pub fn finish(mut self) -> Result<Summary, RecordError> {
-        self.flush_results();
-        self.flush_statements();
-        self.flush_sessions();
-        self.flush_gaps();
+    /// Rows are lost and the loss could not be declared, or the writer thread failed. What the journal has stays there.
+    pub fn finish(self) -> Result<Summary, RecordError> {
+        self.complete(false)
+    }
+
+    /// Like [`Recorder::finish`], but leaves the states of the open sessions and the last commit's position to the
+    /// next agent.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recorder::finish`].
+    pub fn suspend(self) -> Result<Summary, RecordError> {
+        self.complete(true)
+    }
+
+    fn complete(mut self, keep: bool) -> Result<Summary, RecordError> {
+        self.builders.flush();
+        let journal = self.journal.take().map(|mut journal| {
+            journal.commit(journal.reader().unwrap_or(0));
+            journal
+        });
         self.queue.close();
-        match self.writer.take().map(JoinHandle::join) {
+        let result = match self.writer.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
             Some(Err(_)) | None => Err(RecordError::Writer("it ended early".to_owned())),
+        };
+        if result.is_ok() {
+            journal.into_iter().for_each(|journal| journal.close(keep));
         }
-    }
-
-    fn declare(&mut self, loss: Loss) {
-        let day = Day::of(loss.at);
-        if self.gaps.must_turn(day, self.gaps.rows.len()) {
-            self.flush_gaps();
-        }
-        self.gaps.begin(day, self.now);
-        self.gaps.rows.append_loss(loss);
-    }
-
-    fn flush_sessions(&mut self) {
-        let bytes = self.sessions.rows.bytes();
-        let rows = self.sessions.rows.finish(&self.node);
-        self.send(Table::Sessions, self.sessions.day, bytes, rows);
-        self.sessions.since = None;
-    }
-
-    fn flush_statements(&mut self) {
-        let bytes = self.statements.rows.bytes();
-        let rows = self.statements.rows.finish(&self.node);
-        self.send(Table::Statements, self.statements.day, bytes, rows);
-        self.statements.since = None;
-    }
-
-    fn flush_results(&mut self) {
-        let bytes = self.results.rows.bytes();
-        let rows = self.results.rows.finish();
-        self.send(Table::Results, self.results.day, bytes, rows);
-        self.results.since = None;
-    }
-
-    fn flush_gaps(&mut self) {
-        let bytes = self.gaps.rows.bytes();
-        let rows = self.gaps.rows.finish(&self.node);
-        self.send(Table::Gaps, self.gaps.day, bytes, rows);
-        self.gaps.since = None;
-    }
-
-    fn send(&self, table: Table, day: Day, bytes: usize, rows: Result<(RecordBatch, Vec<Loss>), ArrowError>) {
-        match rows {
-            Ok((rows, _)) if rows.num_rows() == 0 => {}
-            Ok((rows, stake)) => self.queue.push(Batch { table, day, rows, bytes, stake }, PATIENCE),
-            // The builders of a table always agree in their number of rows.
-            Err(error) => tracing::error!(table = table.name(), %error, "a batch was malformed and is lost"),
-        }
+        result
     }
 }
 
 impl Sink for Recorder {
     fn row(&mut self, session: &SessionInfo, row: RowValues<'_>) {
-        let day = Day::of(row.started_at);
-        if self.results.must_turn(day, self.results.rows.len()) {
-            self.flush_results();
-        }
-        self.results.begin(day, self.now);
-        self.results.rows.append(self.labels.of(session), session, &row);
-        if self.results.rows.bytes() >= BATCH_BYTES {
-            self.flush_results();
+        if let Some(journal) = &mut self.journal {
+            self.builders.row(journal.row(session, &row), session, row);
         }
     }
 
     fn statement(&mut self, session: &SessionInfo, exchange: &Exchange) {
-        let day = Day::of(exchange.started_at);
-        if exchange.params_body.len() >= LARGE_BYTES {
-            // Otherwise the writer's copies of the value before this one would add to the copies of this one.
-            self.flush_statements();
-            self.queue.wait_idle(PATIENCE);
-        }
-        if self.statements.must_turn(day, self.statements.rows.len()) {
-            self.flush_statements();
-        }
-        self.statements.begin(day, self.now);
-        let analysis = exchange
-            .sql
-            .as_ref()
-            .map(|text| self.analyzer.analyze(text, session.standard_conforming_strings));
-        let labels = self.labels.of(session);
-        self.statements.rows.append(labels, session, exchange, analysis.as_deref());
-        if self.statements.rows.bytes() >= BATCH_BYTES {
-            self.flush_statements();
+        if let Some(journal) = &mut self.journal {
+            self.builders.statement(journal.statement(session, exchange), session, exchange);
         }
     }
 
     fn gap(&mut self, session: &SessionInfo, gap: &Gap) {
-        let day = Day::of(gap.at);
-        if self.gaps.must_turn(day, self.gaps.rows.len()) {
-            self.flush_gaps();
+        if let Some(journal) = &mut self.journal {
+            self.builders.gap(journal.gap(session, gap), session, gap);
         }
-        self.gaps.begin(day, self.now);
-        self.gaps.rows.append(session.origin.id, gap);
     }
 
     fn end(&mut self, session: &SessionInfo, end: &SessionEnd) {
-        let day = Day::of(session.origin.started_at);
-        if self.sessions.must_turn(day, self.sessions.rows.len()) {
-            self.flush_sessions();
+        if let Some(journal) = &mut self.journal {
+            self.builders.end(journal.end(session, end), session, end);
         }
-        self.sessions.begin(day, self.now);
-        let labels = self.labels.of(session);
-        self.sessions.rows.append(labels, session, end);
     }
 }
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        // Without `finish` what the writer has is completed all the same.
+        // Without `finish` what is committed is completed all the same.
         self.queue.close();
     }
 }
-
-/// The rows of one table and one day that were not handed over yet.
-#[derive(Debug)]
-struct Pending<T> {
-    rows: T,
-    day: Day,
-    /// When the first of them came.
-    since: Option<Micros>,
-}
-
-impl<T> Pending<T> {
-    fn new(rows: T) -> Self {
-        Self { rows, day: Day(0), since: None }
-    }
-
-    /// Whether the `rows` so far must be handed over before one of `day` is added.
-    fn must_turn(&self, day: Day, rows: usize) -> bool {
-        rows >= BATCH_ROWS || (rows > 0 && day != self.day)
-    }
-
-    /// A row of `day` is about to be added.
-    fn begin(&mut self, day: Day, now: Micros) {
-        self.day = day;
-        self.since.get_or_insert(now);
-    }
-
-    fn is_older_than(&self, due: Micros) -> bool {
-        self.since.is_some_and(|since| since <= due)
-    }
-}
-
-/// Rows of a batch: large enough that the cost per batch (about 50 column writes) vanishes.
-const BATCH_ROWS: usize = 8_192;
-
-/// Bytes of a batch, before it is handed over.
-const BATCH_BYTES: usize = 4 << 20;
-
-/// Parameters from this size on are copied only when the writer is done with all that came before.
-const LARGE_BYTES: usize = 16 << 20;
-
-/// How long rows wait for their batch to fill: half a second.
-const BATCH_AGE_US: i64 = 500_000;
 
 /// Bytes of all batches that wait for the writer.
 const QUEUE_BYTES: usize = 24 << 20;
@@ -353,3 +328,6 @@ const QUEUE_BYTES: usize = 24 << 20;
 /// How long the reader thread waits for a writer that is busy. Longer stalls cost more in the kernel's ring than
 /// the batch is worth.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same while nothing is captured yet.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(60);

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::batch::Batch;
+use super::batch::{Batch, Day};
 use super::loss::{Loss, Losses};
+use super::lsn::{Lsn, Spans};
 use super::table::Table;
 use crate::telemetry::metrics;
 
@@ -30,8 +31,24 @@ struct State {
     closed: bool,
     failing: bool,
     losses: Losses,
+    /// Where the rows of `losses` stand in the journal.
+    lost: Vec<Rows>,
     /// Rows that were ever lost, declared or not.
     lost_rows: u64,
+    /// The first row of the batch that the writer works on.
+    working: Option<Lsn>,
+    /// The first row that the writer has in no complete file.
+    unfinished: Option<Lsn>,
+    /// Rows in files that are complete since this was last taken.
+    stored: Vec<Rows>,
+}
+
+/// Rows of a table and day, by their positions in the journal.
+#[derive(Clone, Debug)]
+pub(super) struct Rows {
+    pub(super) table: Table,
+    pub(super) day: Day,
+    pub(super) spans: Spans,
 }
 
 /// What the writer finds in the queue.
@@ -60,7 +77,9 @@ impl Queue {
         let (mut state, _) =
             self.emptied.wait_timeout_while(state, patience, crowded).unwrap_or_else(PoisonError::into_inner);
         if state.closed || (state.held > 0 && state.held + batch.bytes > self.capacity) {
-            state.lose(batch.table, &batch.stake);
+            let mut spans = Spans::default();
+            spans.push(batch.piece);
+            state.lose(batch.table, batch.day, &batch.stake, &spans);
             return;
         }
         state.held += batch.bytes;
@@ -83,18 +102,44 @@ impl Queue {
             .wait_timeout_while(self.lock(), patience, empty)
             .unwrap_or_else(PoisonError::into_inner);
         match state.batches.pop_front() {
-            Some(batch) => Next::Batch(Box::new(batch)),
+            Some(batch) => {
+                state.working = Some(batch.piece.span.first);
+                Next::Batch(Box::new(batch))
+            }
             None if state.closed => Next::Closed,
             None => Next::Nothing,
         }
     }
 
-    /// The writer no longer holds a batch of this many bytes.
-    pub(super) fn done(&self, bytes: usize) {
+    /// The writer no longer holds a batch of this many bytes. The first row that it has in no complete file is
+    /// `unfinished`.
+    pub(super) fn done(&self, bytes: usize, unfinished: Option<Lsn>) {
         let mut state = self.lock();
         state.held = state.held.saturating_sub(bytes);
+        state.working = None;
+        state.unfinished = unfinished;
         drop(state);
         self.emptied.notify_one();
+    }
+
+    /// The first row that the writer has in no complete file is `unfinished`.
+    pub(super) fn set_unfinished(&self, unfinished: Option<Lsn>) {
+        self.lock().unfinished = unfinished;
+    }
+
+    /// Rows are in a complete file.
+    pub(super) fn store(&self, table: Table, day: Day, spans: Spans) {
+        self.lock().stored.push(Rows { table, day, spans });
+    }
+
+    /// Rows that came into complete files since this was last asked, and the first row that was handed over and is
+    /// neither in a complete file nor declared lost.
+    pub(super) fn progress(&self) -> (Vec<Rows>, Option<Lsn>) {
+        let mut state = self.lock();
+        let waiting = state.batches.iter().map(|batch| batch.piece.span.first);
+        let lost = state.lost.iter().filter_map(|rows| rows.spans.first());
+        let first = waiting.chain(lost).chain(state.working).chain(state.unfinished).min();
+        (std::mem::take(&mut state.stored), first)
     }
 
     /// No more batches will come.
@@ -126,16 +171,17 @@ impl Queue {
         self.lock().failing
     }
 
-    /// Works on what is lost and not declared yet; none while storage fails, since the declaration would be lost
-    /// as well.
-    pub(super) fn declarable<T>(&self, work: impl FnOnce(&mut Losses) -> T) -> Option<T> {
+    /// Takes what is lost and not declared yet, and where it stands in the journal; none while storage fails, since
+    /// the declaration would be lost as well.
+    pub(super) fn declarable(&self) -> Option<(Vec<Loss>, Vec<Rows>)> {
         let mut state = self.lock();
-        (!state.failing && !state.losses.is_empty()).then(|| work(&mut state.losses))
+        (!state.failing && !state.losses.is_empty())
+            .then(|| (state.losses.take(), std::mem::take(&mut state.lost)))
     }
 
     /// Notes rows of a table that will not be in the record.
-    pub(super) fn lose(&self, table: Table, stake: &[Loss]) {
-        self.lock().lose(table, stake);
+    pub(super) fn lose(&self, table: Table, day: Day, stake: &[Loss], spans: &Spans) {
+        self.lock().lose(table, day, stake, spans);
     }
 
     /// Rows that were ever lost, declared or not.
@@ -155,10 +201,14 @@ impl Queue {
 }
 
 impl State {
-    fn lose(&mut self, table: Table, stake: &[Loss]) {
+    fn lose(&mut self, table: Table, day: Day, stake: &[Loss], spans: &Spans) {
         let rows = Loss::rows_of(table, stake);
         self.lost_rows += rows;
         metrics::LOST_ROWS.add(rows);
         self.losses.add(stake);
+        match self.lost.iter_mut().rev().find(|rows| rows.table == table && rows.day == day) {
+            Some(rows) => rows.spans.append(spans),
+            None => self.lost.push(Rows { table, day, spans: spans.clone() }),
+        }
     }
 }

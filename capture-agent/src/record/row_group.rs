@@ -13,6 +13,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::TypePtr;
 
 use super::loss::{Loss, Losses};
+use super::lsn::{Piece, Spans};
 use super::table::Table;
 
 /// A row group that grows in memory, already encoded and compressed page by page.
@@ -21,6 +22,7 @@ pub(super) struct Encoder {
     columns: Vec<ArrowColumnWriter>,
     rows: usize,
     stake: Losses,
+    spans: Spans,
 }
 
 /// A row group that is ready for a file.
@@ -32,6 +34,8 @@ pub(super) struct RowGroup {
     pub(super) rows: usize,
     /// What is lost with it.
     pub(super) stake: Losses,
+    /// Where its rows stand in the journal.
+    pub(super) spans: Spans,
 }
 
 impl Encoder {
@@ -39,11 +43,11 @@ impl Encoder {
     pub(super) fn new(table: Table) -> Result<Self> {
         let writer = RowGroup::file_writer(table, Vec::new())?;
         let columns = ArrowRowGroupWriterFactory::new(&writer, table.schema()).create_column_writers(0)?;
-        Ok(Self { table, columns, rows: 0, stake: Losses::default() })
+        Ok(Self { table, columns, rows: 0, stake: Losses::default(), spans: Spans::default() })
     }
 
     /// Adds rows.
-    pub(super) fn add(&mut self, batch: &RecordBatch, stake: &[Loss]) -> Result<()> {
+    pub(super) fn add(&mut self, batch: &RecordBatch, stake: &[Loss], piece: Option<Piece>) -> Result<()> {
         let schema = self.table.schema();
         let mut columns = self.columns.iter_mut();
         for (field, array) in schema.fields().iter().zip(batch.columns()) {
@@ -55,12 +59,18 @@ impl Encoder {
         }
         self.rows += batch.num_rows();
         self.stake.add(stake);
+        piece.into_iter().for_each(|piece| self.spans.push(piece));
         Ok(())
     }
 
     /// Whether it has no row.
     pub(super) fn is_empty(&self) -> bool {
         self.rows == 0
+    }
+
+    /// Where its rows stand in the journal.
+    pub(super) fn spans(&self) -> &Spans {
+        &self.spans
     }
 
     /// Memory in use.
@@ -71,7 +81,7 @@ impl Encoder {
     /// Ends the row group.
     pub(super) fn finish(self) -> Result<RowGroup> {
         let columns = self.columns.into_iter().map(ArrowColumnWriter::close).collect::<Result<_>>()?;
-        Ok(RowGroup { columns, rows: self.rows, stake: self.stake })
+        Ok(RowGroup { columns, rows: self.rows, stake: self.stake, spans: self.spans })
     }
 }
 

@@ -35,6 +35,16 @@ impl Table {
         }
     }
 
+    /// Its number in the journal.
+    pub(super) fn number(self) -> u8 {
+        match self {
+            Self::Sessions => 0,
+            Self::Statements => 1,
+            Self::Results => 2,
+            Self::Gaps => 3,
+        }
+    }
+
     /// Its columns.
     pub fn schema(self) -> SchemaRef {
         static SCHEMAS: LazyLock<[SchemaRef; 4]> = LazyLock::new(|| {

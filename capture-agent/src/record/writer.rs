@@ -12,9 +12,12 @@ use parquet::errors::ParquetError;
 use super::batch::{Batch, Day};
 use super::file::{GrowingFile, Place};
 use super::gaps::Gaps;
+use super::journal::Shelf;
 use super::loss::{Loss, Losses};
+use super::lsn::{Lsn, Piece, Spans};
 use super::queue::{Next, Queue};
 use super::row_group::{Encoder, RowGroup};
+use super::settled;
 use super::table::Table;
 use super::{RecordError, Settings, Summary};
 use crate::telemetry::metrics;
@@ -26,6 +29,9 @@ pub(super) struct Writer {
     rotate_age: Duration,
     rotate_size: u64,
     node: String,
+    /// How often the journal is brought to the disk; none if never.
+    sync: Option<Duration>,
+    synced: Instant,
 }
 
 /// The rows of one table and day that are on their way to one file.
@@ -39,6 +45,8 @@ struct Slot {
     file_rows: u64,
     /// What is lost with the growing file.
     file_stake: Losses,
+    /// Where the growing file's rows stand in the journal.
+    file_spans: Spans,
     born: Instant,
 }
 
@@ -46,6 +54,9 @@ struct Slot {
 struct Disk {
     place: Place,
     queue: Arc<Queue>,
+    shelf: Arc<Shelf>,
+    /// Which journal the rows stand in.
+    journal: u128,
     summary: Summary,
     /// Since when, and when it was last said, while attempts fail.
     trouble: Option<(Instant, Instant)>,
@@ -53,13 +64,22 @@ struct Disk {
 }
 
 impl Writer {
-    pub(super) fn new(place: Place, settings: &Settings, queue: Arc<Queue>) -> Self {
+    pub(super) fn new(
+        place: Place,
+        settings: &Settings,
+        queue: Arc<Queue>,
+        shelf: Arc<Shelf>,
+        journal: u128,
+    ) -> Self {
+        let summary = Summary::default();
         Self {
-            disk: Disk { place, queue, summary: Summary::default(), trouble: None, last_error: None },
+            disk: Disk { place, queue, shelf, journal, summary, trouble: None, last_error: None },
             slots: Vec::new(),
             rotate_age: settings.rotate_age,
             rotate_size: settings.rotate_size,
             node: settings.node.clone(),
+            sync: settings.journal_sync,
+            synced: Instant::now(),
         }
     }
 
@@ -71,25 +91,49 @@ impl Writer {
         loop {
             match queue.next(TICK) {
                 Next::Batch(batch) => {
-                    let Batch { table, day, rows, bytes, stake } = *batch;
-                    self.write(table, day, &rows, &stake);
+                    let Batch { table, day, rows, bytes, stake, piece } = *batch;
+                    self.write(table, day, &rows, &stake, Some(piece));
                     drop(rows);
-                    queue.done(bytes);
+                    queue.done(bytes, self.unfinished());
                 }
                 Next::Nothing => {}
                 Next::Closed => break,
             }
             self.rotate();
+            queue.set_unfinished(self.unfinished());
+            self.keep_journal();
         }
         self.close()
     }
 
-    fn write(&mut self, table: Table, day: Day, rows: &RecordBatch, stake: &[Loss]) {
-        if let Err(error) = self.encode(table, day, rows, stake) {
+    fn write(&mut self, table: Table, day: Day, rows: &RecordBatch, stake: &[Loss], piece: Option<Piece>) {
+        if let Err(error) = self.encode(table, day, rows, stake, piece) {
             // Encoding in memory fails only for columns that do not fit their table.
             tracing::error!(table = table.name(), %error, "rows could not be encoded and are lost");
-            self.disk.queue.lose(table, stake);
+            let mut spans = Spans::default();
+            piece.into_iter().for_each(|piece| spans.push(piece));
+            self.disk.queue.lose(table, day, stake, &spans);
         }
+    }
+
+    /// The first row that is in no complete file.
+    fn unfinished(&self) -> Option<Lsn> {
+        self.slots.iter().filter_map(Slot::first).min()
+    }
+
+    /// Brings the journal to the disk when it is time, and removes what is no longer needed of it.
+    fn keep_journal(&mut self) {
+        let shelf = &self.disk.shelf;
+        if self.sync.is_some_and(|sync| self.synced.elapsed() >= sync) {
+            self.synced = Instant::now();
+            if let Err(error) = shelf.sync() {
+                metrics::JOURNAL_ERRORS.add(1);
+                tracing::error!(
+                    "cannot bring the journal to the disk: {error} (see docs/errors.md#journal-failed)"
+                );
+            }
+        }
+        shelf.sweep(self.sync.is_some());
     }
 
     fn encode(
@@ -98,19 +142,23 @@ impl Writer {
         day: Day,
         rows: &RecordBatch,
         stake: &[Loss],
+        piece: Option<Piece>,
     ) -> Result<(), ParquetError> {
         let slot = match self.slots.iter().position(|slot| slot.table == table && slot.day == day) {
             Some(slot) => slot,
             None => {
-                if self.slots.len() >= MAX_SLOTS {
-                    self.slots.remove(0).complete(&mut self.disk);
+                let committed = self.disk.shelf.committed();
+                if self.slots.len() >= MAX_SLOTS
+                    && let Some(at) = self.slots.iter().position(|slot| slot.is_committed(committed))
+                {
+                    self.slots.remove(at).complete(&mut self.disk);
                 }
                 self.slots.push(Slot::new(table, day)?);
                 self.slots.len() - 1
             }
         };
         if let Some(slot) = self.slots.get_mut(slot) {
-            slot.encoder.add(rows, stake)?;
+            slot.encoder.add(rows, stake, piece)?;
             if slot.encoder.bytes() >= ROW_GROUP_BYTES {
                 slot.flush(&mut self.disk)?;
             }
@@ -118,14 +166,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Completes the files that are old or large enough, or that lost their place.
+    /// Completes the files that are old or large enough, or that lost their place, or that keep too much of the
+    /// journal from being removed. What is not committed must wait: it may come again from the kernel.
     fn rotate(&mut self) {
         let mut at = 0;
+        let committed = self.disk.shelf.committed();
         while let Some(slot) = self.slots.get(at) {
             let file = slot.file.as_ref();
-            if slot.born.elapsed() >= self.rotate_age
-                || file.is_some_and(|file| file.bytes() >= self.rotate_size || file.is_removed())
-            {
+            let behind = slot.first().is_some_and(|first| committed.0.saturating_sub(first.0) > MAX_JOURNAL);
+            let due = slot.born.elapsed() >= self.rotate_age
+                || behind
+                || slot.file_spans.len() + slot.encoder.spans().len() >= MAX_SPANS
+                || file.is_some_and(|file| file.bytes() >= self.rotate_size || file.is_removed());
+            if due && slot.is_committed(committed) {
                 self.slots.remove(at).complete(&mut self.disk);
             } else {
                 at += 1;
@@ -163,7 +216,7 @@ impl Writer {
         }
         for (day, mut gaps) in by_day {
             let Ok((rows, stake)) = gaps.finish(&self.node) else { continue };
-            self.write(Table::Gaps, day, &rows, &stake);
+            self.write(Table::Gaps, day, &rows, &stake, None);
         }
         for slot in std::mem::take(&mut self.slots) {
             slot.complete(&mut self.disk);
@@ -180,8 +233,19 @@ impl Slot {
             file: None,
             file_rows: 0,
             file_stake: Losses::default(),
+            file_spans: Spans::default(),
             born: Instant::now(),
         })
+    }
+
+    /// The first of its rows in the journal.
+    fn first(&self) -> Option<Lsn> {
+        self.file_spans.first().into_iter().chain(self.encoder.spans().first()).min()
+    }
+
+    /// Whether all its rows are in complete transactions.
+    fn is_committed(&self, committed: Lsn) -> bool {
+        self.file_spans.last().max(self.encoder.spans().last()) < Some(committed)
     }
 
     /// Brings the rows in memory into a file.
@@ -194,7 +258,7 @@ impl Slot {
         let mut last = false;
         while let Err(error) = self.make_room(disk, &row_group) {
             if !disk.wait_after(error, &mut last) {
-                disk.queue.lose(self.table, &row_group.stake.into_losses());
+                disk.queue.lose(self.table, self.day, &row_group.stake.into_losses(), &row_group.spans);
                 return Ok(());
             }
         }
@@ -207,7 +271,7 @@ impl Slot {
     fn make_room(&mut self, disk: &mut Disk, row_group: &RowGroup) -> io::Result<()> {
         let mut file = match self.file.take() {
             Some(file) => file,
-            None => GrowingFile::create(&disk.place, self.table, self.day)?,
+            None => GrowingFile::create(&disk.place, self.table, self.day, disk.shelf.now())?,
         };
         let reserved = file.reserve(row_group);
         if reserved.is_ok() {
@@ -228,11 +292,12 @@ impl Slot {
                 self.file = Some(file);
                 self.file_rows += rows;
                 self.file_stake.add(&row_group.stake.into_losses());
+                self.file_spans.append(&row_group.spans);
                 disk.fares_well();
             }
             Err(error) => {
                 disk.fails(error);
-                disk.queue.lose(self.table, &row_group.stake.into_losses());
+                disk.queue.lose(self.table, self.day, &row_group.stake.into_losses(), &row_group.spans);
                 self.lose_file(disk, file);
             }
         }
@@ -250,9 +315,13 @@ impl Slot {
     }
 
     fn complete_file(&mut self, disk: &mut Disk, mut file: GrowingFile) {
-        if let Err(error) = file.complete() {
+        if let Err(error) = file.complete(settled::footer(disk.journal, &self.file_spans)) {
             disk.fails(error);
             return self.lose_file(disk, file);
+        }
+        if !disk.wait_committed(self.file_spans.last()) {
+            // The recorder is gone without its last commit: these rows come again from the kernel.
+            return file.discard();
         }
         let mut last = false;
         while let Err(error) = file.publish(&disk.place) {
@@ -265,12 +334,13 @@ impl Slot {
         disk.summary.rows += self.file_rows;
         metrics::RECORDED_FILES.add(1);
         metrics::RECORDED_ROWS.add(self.file_rows);
+        disk.queue.store(self.table, self.day, std::mem::take(&mut self.file_spans));
         self.file_rows = 0;
         self.file_stake = Losses::default();
     }
 
     fn lose_file(&mut self, disk: &mut Disk, file: GrowingFile) {
-        disk.queue.lose(self.table, &self.file_stake.take());
+        disk.queue.lose(self.table, self.day, &self.file_stake.take(), &std::mem::take(&mut self.file_spans));
         self.file_rows = 0;
         file.discard();
     }
@@ -285,6 +355,18 @@ impl Disk {
             return false;
         }
         *last = self.queue.wait_closed(RETRY);
+        true
+    }
+
+    /// Waits until the journal has committed the row at `last`: for as long as the recorder takes until its next
+    /// commit. False if that does not come.
+    fn wait_committed(&self, last: Option<Lsn>) -> bool {
+        let Some(last) = last else { return true };
+        while self.shelf.committed() <= last {
+            if self.queue.wait_closed(COMMIT_TICK) {
+                return self.shelf.committed() > last;
+            }
+        }
         true
     }
 
@@ -331,6 +413,9 @@ impl Drop for CloseOnDrop {
 /// How often ages are looked at when nothing comes in.
 const TICK: Duration = Duration::from_millis(250);
 
+/// How often the journal is looked at while it has not committed the rows of a file that cannot grow any more.
+const COMMIT_TICK: Duration = Duration::from_millis(5);
+
 /// How long to wait before the disk is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -342,3 +427,9 @@ const ROW_GROUP_BYTES: usize = 8 << 20;
 
 /// Tables and days that grow at once. Two days of each table overlap at midnight.
 const MAX_SLOTS: usize = 8;
+
+/// Spans of the journal that one file names in its footer. There are several where losses or other days lie between.
+const MAX_SPANS: usize = 64;
+
+/// Bytes of the journal that wait for a file to be completed.
+const MAX_JOURNAL: u64 = 512 << 20;

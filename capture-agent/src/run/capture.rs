@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use capture_common::{OpenInfo, SessionKey, Tracked};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::servers::Servers;
 use super::sessions::{Clock, Sessions};
+use crate::config::OnStop;
 use crate::probes::{Counters, Event, Kernel, Ring, monotonic_now, raise_priority};
-use crate::record::Recorder;
+use crate::record::{Recorder, Recovery};
 use crate::telemetry::metrics;
 
 /// Everything that the capture thread owns.
@@ -21,6 +22,7 @@ pub(super) struct Capture {
     pub(super) sessions: Sessions,
     pub(super) servers: Servers,
     pub(super) recorder: Recorder,
+    pub(super) on_stop: OnStop,
     /// Where the metrics are written, if they are.
     pub(super) metrics_file: Option<PathBuf>,
 }
@@ -31,12 +33,34 @@ struct Rounds {
     tick: u64,
     scan: u64,
     counters: Counters,
+    /// When the last commit was, and how long it took.
+    commit: (u64, u64),
     /// What the kernel had counted when it last lost something. Compared once all that it delivered before has
     /// been drained.
     snapshot: Option<Vec<Tracked>>,
 }
 
 impl Capture {
+    /// Goes on where an earlier agent of the same data directory was ended: with its sessions, if the kernel side
+    /// has captured without a break, else without.
+    pub(super) fn resume(&mut self, recovery: &Recovery) {
+        let epoch = recovery.states.iter().find(|(key, _)| *key == EPOCH);
+        let unbroken = self.kernel.adopted
+            && epoch.is_some_and(|(_, epoch)| **epoch == self.kernel.epoch.to_le_bytes())
+            && recovery.position.is_none_or(|position| self.ring.resume(position));
+        self.sessions.restore(&recovery.states);
+        if unbroken {
+            info!(
+                sessions = self.sessions.len(),
+                rows = recovery.rows,
+                "going on where the last agent ended"
+            );
+        } else {
+            self.sessions.stop(Clock::now().unix(monotonic_now()), &mut self.recorder);
+        }
+        self.recorder.save_state(EPOCH, &self.kernel.epoch.to_le_bytes());
+    }
+
     /// Finds the servers and sessions that are there.
     pub(super) fn scan(&mut self) {
         self.servers.scan(&mut self.kernel, &mut self.sessions, &mut self.recorder);
@@ -53,15 +77,16 @@ impl Capture {
             tick: now,
             scan: now,
             counters: Counters::default(),
+            commit: (now, 0),
             snapshot: None,
         };
         while !stop.load(Ordering::Acquire) {
             let limit = if self.servers.any_starting() { LOOK_AGAIN } else { TICK };
             self.ring.wait(wake, limit)?;
             let drained = self.drain(rounds.clock);
-            self.ring.acknowledge();
             self.servers.look_again(&mut self.kernel);
             self.now_and_then(&mut rounds, drained < BATCH);
+            self.commit_if_due(&mut rounds);
         }
         self.finish()
     }
@@ -88,6 +113,24 @@ impl Capture {
             }
             Event::Exec { tgid } => servers.executed(tgid, kernel),
         })
+    }
+
+    /// What was handed on so far becomes permanent, and may go from the ring. A commit saves all sessions that have
+    /// changed; where they hold much, it comes more rarely, so that it takes a small part of the time.
+    fn commit_if_due(&mut self, rounds: &mut Rounds) {
+        let (last, took) = rounds.commit;
+        let now = monotonic_now();
+        let rested = now.saturating_sub(last) >= took.saturating_mul(COMMIT_REST);
+        if rested || self.ring.unacknowledged() > COMMIT_SHARE {
+            self.commit();
+            rounds.commit = (now, monotonic_now().saturating_sub(now));
+        }
+    }
+
+    fn commit(&mut self) {
+        self.sessions.save(&mut self.recorder);
+        self.recorder.commit(self.ring.position());
+        self.ring.acknowledge();
     }
 
     fn now_and_then(&mut self, rounds: &mut Rounds, drained_all: bool) {
@@ -141,12 +184,19 @@ impl Capture {
         }
     }
 
-    /// Takes the hooks away, drains what they left, and writes everything.
+    /// Drains what the hooks left, and writes everything. Then they are gone, or wait for the next agent.
     fn finish(mut self) -> anyhow::Result<()> {
-        self.kernel.detach();
         let clock = Clock::now();
+        if self.on_stop == OnStop::Stay && self.kernel.is_pinned() {
+            self.drain(clock);
+            self.commit();
+            self.sessions.pause(&self.kernel.all_tracked(), &mut self.recorder);
+            self.recorder.suspend()?;
+            return Ok(());
+        }
+        self.kernel.detach();
         while self.drain(clock) > 0 {
-            self.ring.acknowledge();
+            self.commit();
         }
         let at = clock.unix(monotonic_now());
         let tracked = self.kernel.all_tracked();
@@ -167,6 +217,12 @@ fn nanos(duration: Duration) -> u64 {
 /// On a host whose processors are all busy the reader must not wait for its turn until the ring is full. It needs
 /// a few percent of one processor; with these levels it gets them promptly.
 const PRIORITY: i32 = 10;
+/// A commit comes after this many times the time that the last one took.
+const COMMIT_REST: u64 = 20;
+/// But not later than when this share of the ring is kept back by it.
+const COMMIT_SHARE: f64 = 0.25;
+/// Names the state that says which kernel side all others belong to.
+const EPOCH: [u8; 16] = [0xff; 16];
 /// Events handled before anything else gets a turn.
 const BATCH: usize = 4096;
 /// How often the recorder is told the time, and losses are looked for.

@@ -29,7 +29,10 @@ pub fn detach(options: &DetachOptions) -> anyhow::Result<ExitCode> {
         let folder = pins.folder().display();
         if let Some(pid) = pins.user() {
             busy += 1;
-            writeln!(out, "{folder}: in use by process {pid}; stop it, then detach")?;
+            writeln!(
+                out,
+                "{folder}: in use by process {pid}; stop it, then detach (see docs/errors.md#in-use)"
+            )?;
             continue;
         }
         let removed = pins.clear().with_context(|| format!("cannot remove the pins in {folder}"))?;

@@ -33,13 +33,28 @@ impl Clock {
 
 /// Every session that has begun and not ended.
 pub(super) struct Sessions {
-    open: HashMap<u32, (SessionKey, Session), foldhash::fast::RandomState>,
+    open: HashMap<u32, Open, foldhash::fast::RandomState>,
     limits: Limits,
+    /// Processes whose sessions have changed since they were last saved.
+    changed: Vec<u32>,
+    /// Sessions that were saved once and have ended since.
+    ended: Vec<SessionKey>,
+    state: Vec<u8>,
+}
+
+struct Open {
+    key: SessionKey,
+    session: Session,
+    /// Whether it stands in `Sessions::changed`.
+    changed: bool,
+    saved: bool,
+    /// The version of the prepared statements that were saved last.
+    prepared: u64,
 }
 
 impl Sessions {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { open: HashMap::default(), limits }
+        Self { open: HashMap::default(), limits, changed: Vec::new(), ended: Vec::new(), state: Vec::new() }
     }
 
     /// How many sessions are open.
@@ -57,9 +72,12 @@ impl Sessions {
         origin.backend_pid = key.tgid;
         let at = origin.started_at;
         let session = Session::new(origin, self.limits);
-        if let Some((_, stale)) = self.open.insert(key.tgid, (key, session)) {
+        self.changed.push(key.tgid);
+        let open = Open { key, session, changed: true, saved: false, prepared: 0 };
+        if let Some(stale) = self.open.insert(key.tgid, open) {
             // Its end was never told; its process id is in use again.
-            stale.stop(at, recorder);
+            self.ended.extend(stale.saved.then_some(stale.key));
+            stale.session.stop(at, recorder);
         }
     }
 
@@ -69,30 +87,32 @@ impl Sessions {
         let Event::Data { key, at, from_server, offset, loss, end_of_call, form, bytes } = *event else {
             return true;
         };
-        let Some((known, session)) = self.open.get_mut(&key.tgid) else { return false };
-        if *known != key {
-            return false;
+        let Some(open) = self.open.get_mut(&key.tgid).filter(|open| open.key == key) else { return false };
+        if !open.changed {
+            open.changed = true;
+            self.changed.push(key.tgid);
         }
         let direction = if from_server { Direction::Backend } else { Direction::Frontend };
         if form == Form::Sealed {
-            session.sealed(direction, offset, bytes);
+            open.session.sealed(direction, offset, bytes);
             return true;
         }
         let loss = Loss::from_code(loss);
         let (plaintext, at) = (form == Form::Plaintext, clock.unix(at));
-        session.data(Data { direction, offset, bytes, loss, end_of_call, plaintext, at }, recorder);
+        open.session.data(Data { direction, offset, bytes, loss, end_of_call, plaintext, at }, recorder);
         true
     }
 
     /// A backend exited.
     pub(super) fn close(&mut self, key: SessionKey, at: Micros, info: &CloseInfo, recorder: &mut Recorder) {
-        if self.open.get(&key.tgid).is_none_or(|(known, _)| *known != key) {
+        if self.open.get(&key.tgid).is_none_or(|open| open.key != key) {
             return;
         }
-        if let Some((_, session)) = self.open.remove(&key.tgid) {
+        if let Some(open) = self.open.remove(&key.tgid) {
+            self.ended.extend(open.saved.then_some(key));
             let CloseInfo { end: ends, socket, exit_code: exit_status, .. } = *info;
             let losses = info.loss.map(Loss::from_code);
-            session.close(Close { ends, socket, losses, exit_status, at }, recorder);
+            open.session.close(Close { ends, socket, losses, exit_status, at }, recorder);
         }
     }
 
@@ -111,11 +131,15 @@ impl Sessions {
                 };
                 self.close(entry.session, at, &info, recorder);
                 ended.push(entry.session.tgid);
-            } else if let Some((known, session)) = self.open.get_mut(&entry.session.tgid)
-                && *known == entry.session
+            } else if let Some(open) = self.open.get_mut(&entry.session.tgid)
+                && open.key == entry.session
             {
-                session.socket_at(entry.socket);
-                advance(session, entry.offset, entry.loss, at, recorder);
+                open.session.socket_at(entry.socket);
+                advance(&mut open.session, entry.offset, entry.loss, at, recorder);
+                if !open.changed {
+                    open.changed = true;
+                    self.changed.push(entry.session.tgid);
+                }
             }
         }
         ended
@@ -123,11 +147,107 @@ impl Sessions {
 
     /// The agent stops: every session is written as it stands.
     pub(super) fn stop(&mut self, at: Micros, recorder: &mut Recorder) {
-        for (_, (_, session)) in self.open.drain() {
-            session.stop(at, recorder);
+        for (_, open) in self.open.drain() {
+            self.ended.extend(open.saved.then_some(open.key));
+            open.session.stop(at, recorder);
         }
     }
+
+    /// The agent stops and the kernel side, which has counted so much, goes on: every session gets a row, which a later
+    /// one supersedes, and stays as it is.
+    pub(super) fn pause(&mut self, tracked: &[Tracked], recorder: &mut Recorder) {
+        for entry in tracked.iter().filter(|entry| entry.role == ROLE_BACKEND) {
+            if let Some(open) =
+                self.open.get_mut(&entry.session.tgid).filter(|open| open.key == entry.session)
+            {
+                open.session.socket_at(entry.socket);
+            }
+        }
+        for open in self.open.values() {
+            open.session.pause(recorder);
+        }
+    }
+
+    /// Hands the state of every session that has changed to the recorder.
+    pub(super) fn save(&mut self, recorder: &mut Recorder) {
+        for key in self.ended.drain(..) {
+            for part in [Part::Rest, Part::Prepared] {
+                recorder.forget_state(state_key(key, part));
+            }
+        }
+        for tgid in self.changed.drain(..) {
+            let Some(open) = self.open.get_mut(&tgid) else { continue };
+            open.changed = false;
+            self.state.clear();
+            open.session.save(&mut self.state);
+            recorder.save_state(state_key(open.key, Part::Rest), &self.state);
+            let prepared = open.session.prepared_version();
+            if prepared != open.prepared {
+                self.state.clear();
+                open.session.save_prepared(&mut self.state);
+                recorder.save_state(state_key(open.key, Part::Prepared), &self.state);
+                open.prepared = prepared;
+            }
+            open.saved = true;
+        }
+        // One session's large state must not be held forever.
+        self.state.shrink_to(MOST_SPARE);
+    }
+
+    /// Takes over the sessions of an earlier agent. Those that this one cannot read are left out; returns how many
+    /// those are.
+    pub(super) fn restore(&mut self, states: &[([u8; 16], Vec<u8>)]) -> usize {
+        let prepared: HashMap<_, _> = states
+            .iter()
+            .filter_map(|(key, state)| Some((parse_key(*key, Part::Prepared)?, state.as_slice())))
+            .collect();
+        let mut unreadable = 0;
+        for (key, state) in states {
+            let Some(key) = parse_key(*key, Part::Rest) else { continue };
+            let prepared = prepared.get(&key).copied().unwrap_or_default();
+            match Session::restore(state, prepared, self.limits) {
+                Ok(session) => {
+                    let prepared = session.prepared_version();
+                    let open = Open { key, session, changed: false, saved: true, prepared };
+                    self.open.insert(key.tgid, open);
+                }
+                Err(error) => {
+                    tracing::warn!(pid = key.tgid, %error, "a session cannot be taken over");
+                    self.ended.push(key);
+                    unreadable += 1;
+                }
+            }
+        }
+        unreadable
+    }
 }
+
+/// What of a session a saved state holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Rest,
+    Prepared,
+}
+
+/// Names a saved state: the session, in 12 bytes, and the part.
+fn state_key(key: SessionKey, part: Part) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&key.born.to_le_bytes());
+    bytes[8..12].copy_from_slice(&key.tgid.to_le_bytes());
+    bytes[12] = part as u8;
+    bytes
+}
+
+/// The session, if the state is this part of one.
+fn parse_key(bytes: [u8; 16], part: Part) -> Option<SessionKey> {
+    let (born, rest) = bytes.split_first_chunk()?;
+    let (tgid, _) = rest.split_first_chunk()?;
+    let key = SessionKey { born: u64::from_le_bytes(*born), tgid: u32::from_le_bytes(*tgid), reserved: 0 };
+    (state_key(key, part) == bytes).then_some(key)
+}
+
+/// Capacity that is kept between two rounds of saving.
+const MOST_SPARE: usize = 1 << 20;
 
 /// What a connection that was just accepted looks like from outside.
 pub(super) fn origin(info: &OpenInfo, started_at: Micros, server_version: Option<String>) -> Origin {

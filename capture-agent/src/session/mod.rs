@@ -187,6 +187,11 @@ impl Session {
         self.end(None, EndReason::AgentStopped, at, sink);
     }
 
+    /// The agent stops, and another will go on with this session: its totals so far.
+    pub fn pause(&self, sink: &mut impl Sink) {
+        sink.end(&self.info, &self.totals(None, EndReason::AgentStopped));
+    }
+
     fn end(&mut self, ended_at: Option<Micros>, reason: EndReason, at: Micros, sink: &mut impl Sink) {
         let known = self.backend.decoder.mode() != Mode::OutOfSync && !self.conversation.is_confused();
         let status = if known { Status::InFlight } else { Status::Unknown };
@@ -195,8 +200,12 @@ impl Session {
         self.frontend.flush(&self.info, sink);
         self.backend.flush(&self.info, sink);
         self.declare_unread(at, sink);
+        sink.end(&self.info, &self.totals(ended_at, reason));
+    }
+
+    fn totals(&self, ended_at: Option<Micros>, reason: EndReason) -> SessionEnd {
         let [socket_bytes_in, socket_bytes_out] = self.socket();
-        let end = SessionEnd {
+        SessionEnd {
             ended_at,
             reason,
             statements: self.conversation.statements(),
@@ -206,9 +215,8 @@ impl Session {
             gap_bytes: self.frontend.missing().saturating_add(self.backend.missing()),
             socket_bytes_in,
             socket_bytes_out,
-            protocol_error: self.protocol_error.take(),
-        };
-        sink.end(&self.info, &end);
+            protocol_error: self.protocol_error.clone(),
+        }
     }
 
     /// Reads what the server received.

@@ -81,6 +81,19 @@ pub static RECORDED_FILES: Metric =
 pub static STORAGE_ERRORS: Metric =
     Metric::counter("capture_storage_errors_total", "Attempts to write the record that failed");
 
+/// Bytes that were written to the journal.
+pub static JOURNAL_BYTES: Metric =
+    Metric::counter("capture_journal_written_bytes_total", "Bytes written to the journal");
+/// Segments of the journal that are needed.
+pub static JOURNAL_SEGMENTS: Metric =
+    Metric::gauge("capture_journal_segment_files", "Files of the journal that are still needed");
+/// Rows that an earlier agent had captured and not completed.
+pub static RECOVERED_ROWS: Metric =
+    Metric::counter("capture_recovered_rows_total", "Rows taken over from an earlier agent's journal");
+/// Attempts to write the journal that failed.
+pub static JOURNAL_ERRORS: Metric =
+    Metric::counter("capture_journal_errors_total", "Attempts to write the journal that failed");
+
 /// All of them.
 pub static ALL: &[&Metric] = &[
     &EVENTS,
@@ -94,6 +107,10 @@ pub static ALL: &[&Metric] = &[
     &LOST_ROWS,
     &RECORDED_FILES,
     &STORAGE_ERRORS,
+    &JOURNAL_BYTES,
+    &JOURNAL_SEGMENTS,
+    &RECOVERED_ROWS,
+    &JOURNAL_ERRORS,
 ];
 
 /// All values in the Prometheus text format.

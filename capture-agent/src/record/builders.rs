@@ -1,0 +1,267 @@
+//! Rows on their way into columns, and full batches on their way to the writer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+
+use super::batch::{Batch, Day};
+use super::gaps::Gaps;
+use super::journal::Rows;
+use super::labels::LabelCache;
+use super::loss::Loss;
+use super::lsn::{Lsn, Piece, Span};
+use super::queue::Queue;
+use super::results::Results;
+use super::sessions::Sessions;
+use super::statements::Statements;
+use super::table::Table;
+use crate::session::{Exchange, Gap, Micros, RowValues, SessionEnd, SessionInfo};
+use crate::sql::{Analyzer, Limits};
+
+/// The columns of all tables.
+#[derive(Debug)]
+pub(super) struct Builders {
+    node: String,
+    queue: Arc<Queue>,
+    patience: Duration,
+    labels: LabelCache,
+    analyzer: Analyzer,
+    sessions: Pending<Sessions>,
+    statements: Pending<Statements>,
+    results: Pending<Results>,
+    gaps: Pending<Gaps>,
+    now: Micros,
+}
+
+impl Builders {
+    /// No rows. Waits at most `patience` for room in `queue`; what finds none is lost.
+    pub(super) fn new(node: String, queue: Arc<Queue>, patience: Duration) -> Self {
+        Self {
+            node,
+            queue,
+            patience,
+            labels: LabelCache::new(),
+            analyzer: Analyzer::new(Limits::default()),
+            sessions: Pending::new(Sessions::new()),
+            statements: Pending::new(Statements::new()),
+            results: Pending::new(Results::new()),
+            gaps: Pending::new(Gaps::new()),
+            now: Micros(0),
+        }
+    }
+
+    /// Waits at most `patience` from now on.
+    pub(super) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// Time passes: hands over what has waited long enough.
+    pub(super) fn tick(&mut self, now: Micros) {
+        self.now = now;
+        let due = Micros(now.0.saturating_sub(BATCH_AGE_US));
+        if self.sessions.is_older_than(due) {
+            self.flush_sessions();
+        }
+        if self.statements.is_older_than(due) {
+            self.flush_statements();
+        }
+        if self.results.is_older_than(due) {
+            self.flush_results();
+        }
+        if self.gaps.is_older_than(due) {
+            self.flush_gaps();
+        }
+    }
+
+    /// Hands over everything.
+    pub(super) fn flush(&mut self) {
+        self.flush_results();
+        self.flush_statements();
+        self.flush_sessions();
+        self.flush_gaps();
+    }
+
+    /// The first row that was not handed over.
+    pub(super) fn first(&self) -> Option<Lsn> {
+        [self.sessions.span, self.statements.span, self.results.span, self.gaps.span]
+            .into_iter()
+            .flatten()
+            .map(|span| span.first)
+            .min()
+    }
+
+    fn flush_sessions(&mut self) {
+        let bytes = self.sessions.rows.bytes();
+        let rows = self.sessions.rows.finish(&self.node);
+        let piece = self.sessions.end();
+        self.send(Table::Sessions, self.sessions.day, bytes, rows, piece);
+    }
+
+    fn flush_statements(&mut self) {
+        let bytes = self.statements.rows.bytes();
+        let rows = self.statements.rows.finish(&self.node);
+        let piece = self.statements.end();
+        self.send(Table::Statements, self.statements.day, bytes, rows, piece);
+    }
+
+    fn flush_results(&mut self) {
+        let bytes = self.results.rows.bytes();
+        let rows = self.results.rows.finish();
+        let piece = self.results.end();
+        self.send(Table::Results, self.results.day, bytes, rows, piece);
+    }
+
+    fn flush_gaps(&mut self) {
+        let bytes = self.gaps.rows.bytes();
+        let rows = self.gaps.rows.finish(&self.node);
+        let piece = self.gaps.end();
+        self.send(Table::Gaps, self.gaps.day, bytes, rows, piece);
+    }
+
+    fn send(
+        &self,
+        table: Table,
+        day: Day,
+        bytes: usize,
+        rows: Result<(RecordBatch, Vec<Loss>), ArrowError>,
+        piece: Option<Piece>,
+    ) {
+        let Some(piece) = piece else { return };
+        match rows {
+            Ok((rows, stake)) => {
+                self.queue.push(Batch { table, day, rows, bytes, stake, piece }, self.patience);
+            }
+            // The builders of a table always agree in their number of rows.
+            Err(error) => tracing::error!(table = table.name(), %error, "a batch was malformed and is lost"),
+        }
+    }
+}
+
+impl Rows for Builders {
+    fn row(&mut self, lsn: Lsn, session: &SessionInfo, row: RowValues<'_>) {
+        let day = Day::of(row.started_at);
+        if self.results.must_turn(day, self.results.rows.len()) {
+            self.flush_results();
+        }
+        self.results.begin(day, self.now, lsn);
+        self.results.rows.append(self.labels.of(session), session, &row);
+        if self.results.rows.bytes() >= BATCH_BYTES {
+            self.flush_results();
+        }
+    }
+
+    fn statement(&mut self, lsn: Lsn, session: &SessionInfo, exchange: &Exchange) {
+        let day = Day::of(exchange.started_at);
+        if exchange.params_body.len() >= LARGE_BYTES {
+            // Otherwise the writer's copies of the value before this one would add to the copies of this one.
+            self.flush_statements();
+            self.queue.wait_idle(self.patience);
+        }
+        if self.statements.must_turn(day, self.statements.rows.len()) {
+            self.flush_statements();
+        }
+        self.statements.begin(day, self.now, lsn);
+        let analysis = exchange
+            .sql
+            .as_ref()
+            .map(|text| self.analyzer.analyze(text, session.standard_conforming_strings));
+        let labels = self.labels.of(session);
+        self.statements.rows.append(labels, session, exchange, analysis.as_deref());
+        if self.statements.rows.bytes() >= BATCH_BYTES {
+            self.flush_statements();
+        }
+    }
+
+    fn gap(&mut self, lsn: Lsn, session: &SessionInfo, gap: &Gap) {
+        let day = Day::of(gap.at);
+        if self.gaps.must_turn(day, self.gaps.rows.len()) {
+            self.flush_gaps();
+        }
+        self.gaps.begin(day, self.now, lsn);
+        self.gaps.rows.append(session.origin.id, gap);
+    }
+
+    fn end(&mut self, lsn: Lsn, session: &SessionInfo, end: &SessionEnd) {
+        let day = Day::of(session.origin.started_at);
+        if self.sessions.must_turn(day, self.sessions.rows.len()) {
+            self.flush_sessions();
+        }
+        self.sessions.begin(day, self.now, lsn);
+        let labels = self.labels.of(session);
+        self.sessions.rows.append(labels, session, end);
+    }
+
+    fn loss(&mut self, lsn: Lsn, loss: &Loss) {
+        let day = Day::of(loss.at);
+        if self.gaps.must_turn(day, self.gaps.rows.len()) {
+            self.flush_gaps();
+        }
+        self.gaps.begin(day, self.now, lsn);
+        self.gaps.rows.append_loss(*loss);
+    }
+}
+
+/// The rows of one table and one day that were not handed over yet.
+#[derive(Debug)]
+struct Pending<T> {
+    rows: T,
+    day: Day,
+    /// When the first of them came.
+    since: Option<Micros>,
+    /// Where they stand in the journal.
+    span: Option<Span>,
+    /// The last row of each day that was handed over.
+    handed_over: HashMap<Day, Lsn, foldhash::fast::RandomState>,
+}
+
+impl<T> Pending<T> {
+    fn new(rows: T) -> Self {
+        Self { rows, day: Day(0), since: None, span: None, handed_over: HashMap::default() }
+    }
+
+    /// Whether the `rows` so far must be handed over before one of `day` is added.
+    fn must_turn(&self, day: Day, rows: usize) -> bool {
+        rows >= BATCH_ROWS || (rows > 0 && day != self.day)
+    }
+
+    /// A row of `day` is about to be added, which stands at `lsn`.
+    fn begin(&mut self, day: Day, now: Micros, lsn: Lsn) {
+        self.day = day;
+        self.since.get_or_insert(now);
+        self.span.get_or_insert(Span::of(lsn)).last = lsn;
+    }
+
+    /// The rows were taken: where they stand in the journal, if there were any.
+    fn end(&mut self) -> Option<Piece> {
+        self.since = None;
+        let span = self.span.take()?;
+        if self.handed_over.len() >= MAX_DAYS {
+            // Forgetting costs a longer list in a footer.
+            self.handed_over.clear();
+        }
+        let after = self.handed_over.insert(self.day, span.last);
+        Some(Piece { span, after })
+    }
+
+    fn is_older_than(&self, due: Micros) -> bool {
+        self.since.is_some_and(|since| since <= due)
+    }
+}
+
+/// Rows of a batch: large enough that the cost per batch (about 50 column writes) vanishes.
+const BATCH_ROWS: usize = 8_192;
+
+/// Bytes of a batch, before it is handed over.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Parameters from this size on are copied only when the writer is done with all that came before.
+const LARGE_BYTES: usize = 16 << 20;
+
+/// How long rows wait for their batch to fill: half a second.
+const BATCH_AGE_US: i64 = 500_000;
+
+/// Days of which it is known what was handed over last: sessions end on other days than they began.
+const MAX_DAYS: usize = 64;

@@ -1,0 +1,155 @@
+//! What both threads know of the journal: the capture thread writes it, the writer thread brings it to the disk and
+//! removes the segments that nobody needs any more.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ulid::Ulid;
+
+use super::super::lsn::Lsn;
+use super::lock::Lock;
+use crate::telemetry::metrics;
+
+/// The segments, and how far the journal, the record and the disk are.
+#[derive(Debug, Default)]
+pub(in crate::record) struct Shelf {
+    state: Mutex<State>,
+    /// Everything before this is in complete transactions, or will never be in the journal.
+    committed: AtomicU64,
+    /// All rows before this are settled: in complete files, or declared lost.
+    settled: AtomicU64,
+    /// The latest time that a segment or a file was given.
+    clock: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Held as long as either thread lives.
+    lock: Option<Arc<Lock>>,
+    current: Option<Arc<File>>,
+    closed: VecDeque<Closed>,
+    /// Segments that were closed since the last synchronization.
+    unsynced: Vec<Arc<File>>,
+    /// The folder, if a segment was made in it since then.
+    folder: Option<PathBuf>,
+    synced: u64,
+}
+
+/// A segment that does not grow any more.
+#[derive(Debug)]
+pub(super) struct Closed {
+    pub(super) path: PathBuf,
+    /// One past its last position.
+    pub(super) end: Lsn,
+}
+
+impl Shelf {
+    /// A Unix time in milliseconds that never goes back, also if the host's clock does: a file is never older, by its
+    /// name, than a segment that its rows stand in.
+    pub(in crate::record) fn now(&self) -> u64 {
+        self.not_before(Ulid::generate().timestamp_ms())
+    }
+
+    /// No time before `time` is given from now on.
+    pub(in crate::record) fn not_before(&self, time: u64) -> u64 {
+        self.clock.fetch_max(time, Ordering::Relaxed).max(time)
+    }
+
+    /// Where the last complete transaction ends.
+    pub(in crate::record) fn committed(&self) -> Lsn {
+        Lsn(self.committed.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_committed(&self, end: Lsn) {
+        self.committed.store(end.0, Ordering::Release);
+    }
+
+    /// All rows before `low` are settled.
+    pub(in crate::record) fn set_settled(&self, low: Lsn) {
+        self.settled.store(low.0, Ordering::Release);
+    }
+
+    /// Whether everything committed is settled.
+    pub(in crate::record) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire) >= self.committed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn hold(&self, lock: Arc<Lock>) {
+        self.state().lock = Some(lock);
+    }
+
+    /// A segment of an earlier agent's.
+    pub(super) fn inherit(&self, closed: Closed) {
+        self.state().closed.push_back(closed);
+    }
+
+    /// A new segment is in use, with a complete checkpoint, and the one before it is closed.
+    pub(super) fn turn(&self, folder: PathBuf, current: Arc<File>, before: Option<(Closed, Arc<File>)>) {
+        let mut state = self.state();
+        if let Some((closed, file)) = before {
+            state.closed.push_back(closed);
+            state.unsynced.push(file);
+        }
+        state.current = Some(current);
+        state.folder = Some(folder);
+        metrics::JOURNAL_SEGMENTS.set(state.closed.len() as u64 + 1);
+    }
+
+    /// The segment in use is not to be written any more, and none takes its place yet.
+    pub(super) fn interrupt(&self, before: Option<(Closed, Arc<File>)>) {
+        let mut state = self.state();
+        if let Some((closed, file)) = before {
+            state.closed.push_back(closed);
+            state.unsynced.push(file);
+        }
+        state.current = None;
+    }
+
+    /// Brings what is committed to the disk.
+    pub(in crate::record) fn sync(&self) -> io::Result<()> {
+        let committed = self.committed().0;
+        let (files, folder) = {
+            let mut state = self.state();
+            if state.synced == committed && state.folder.is_none() && state.unsynced.is_empty() {
+                return Ok(());
+            }
+            state.synced = committed;
+            let mut files = std::mem::take(&mut state.unsynced);
+            files.extend(state.current.clone());
+            (files, state.folder.take())
+        };
+        for file in files {
+            file.sync_data()?;
+        }
+        folder.map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    }
+
+    /// Removes segments whose rows are all settled. Needs a segment in use, whose checkpoint takes their place;
+    /// `synced` if that must be on the disk first.
+    pub(in crate::record) fn sweep(&self, synced: bool) {
+        let settled = Lsn(self.settled.load(Ordering::Acquire));
+        let mut state = self.state();
+        if state.current.is_none() || (synced && state.folder.is_some()) {
+            return;
+        }
+        while let Some(closed) = state.closed.pop_front_if(|closed| closed.end <= settled) {
+            // If it cannot be removed now, the next agent does.
+            let _ = fs::remove_file(&closed.path);
+            metrics::JOURNAL_SEGMENTS.set(state.closed.len() as u64 + 1);
+        }
+    }
+
+    /// The segments of which nothing is needed any more, for a journal that ends.
+    pub(super) fn take_closed(&self) -> Vec<PathBuf> {
+        self.state().closed.drain(..).map(|closed| closed.path).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // State is consistent after each statement that changes it, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

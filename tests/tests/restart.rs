@@ -1,0 +1,238 @@
+//! The agent may die: what it had captured is in the record, once, and the next agent goes on with its sessions.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use tests::agent::{QUICK_ROTATION, SMALL_RING};
+use tests::record::Counts;
+use tests::wire::{Counted, Wire, frontend};
+use tests::{Agent, AgentOptions, Server, deps, wait};
+
+/// pgbench runs again and again, prepared, on eight sessions, and every statement of it is counted; meanwhile the
+/// agent is killed at moments that are in step with nothing.
+#[test]
+fn an_agent_that_is_killed_again_and_again_loses_nothing_and_writes_nothing_twice() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    deps::run(server.program("pgbench")?.args(["-i", "-q", "-s", "1"]))?;
+    let data = tempfile::tempdir()?;
+    let start = || {
+        let options = AgentOptions::default().server(&server).data(data.path());
+        options.config(LARGE_RING).config(QUICK_ROTATION).start()
+    };
+    let agent = start()?;
+    let over = AtomicBool::new(false);
+    let (killed, rounds) = thread::scope(|scope| {
+        let load = scope.spawn(|| rounds_of_pgbench(&server, &over));
+        let killed = kill_repeatedly(agent, start);
+        over.store(true, Ordering::Release);
+        (killed, load.join())
+    });
+    let agent = killed?;
+    let rounds = rounds.ok().context("the load panicked")??;
+    server.wait_idle()?;
+    agent.end()?;
+
+    let executed = rounds * CLIENTS * TRANSACTIONS;
+    let counts = Counts::read(data.path(), "SELECT abalance FROM pgbench_accounts")?;
+    println!("{} kills, {rounds} rounds of pgbench: {executed} statements executed, {counts:?}", kills());
+    ensure!(counts.statements == executed && counts.completed == executed, "{executed} executed: {counts:?}");
+    ensure!(counts.distinct_statements == executed, "recorded twice: {counts:?}");
+    ensure!(counts.results == executed && counts.distinct_results == executed, "rows: {counts:?}");
+    ensure!(counts.gaps == 0 && counts.partial == 0 && counts.unknown == 0, "{counts:?}");
+    ensure!(counts.ended == counts.ended_rows, "a session ended twice: {counts:?}");
+    Ok(())
+}
+
+/// Runs pgbench until it is over. Returns how often.
+fn rounds_of_pgbench(server: &Server, over: &AtomicBool) -> anyhow::Result<u64> {
+    let mut rounds = 0;
+    while !over.load(Ordering::Acquire) {
+        let (clients, transactions) = (CLIENTS.to_string(), TRANSACTIONS.to_string());
+        let options = ["-n", "-S", "-M", "prepared", "-j", "2", "-c", &clients, "-t", &transactions];
+        deps::run(server.program("pgbench")?.args(options))?;
+        rounds += 1;
+    }
+    Ok(rounds)
+}
+
+/// Kills an agent and starts the next, again and again. Returns the last.
+fn kill_repeatedly(mut agent: Agent, start: impl Fn() -> anyhow::Result<Agent>) -> anyhow::Result<Agent> {
+    for kill in 0..kills() {
+        // From the first moment after the start to about a third of a second later.
+        wait::pause(Duration::from_millis(5 * (kill * 37 % 61)));
+        let left = agent.kill()?;
+        agent =
+            start().with_context(|| format!("after kill {kill} of an agent that said:\n{}", left.stderr))?;
+        left.adopted();
+    }
+    Ok(agent)
+}
+
+/// Every state that a session can be in when the agent dies, with nothing lost of it.
+#[test]
+fn sessions_go_on_in_the_middle_of_anything() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let data = tempfile::tempdir()?;
+    let agent = AgentOptions::default().server(&server).data(data.path()).start()?;
+
+    let mut prepared = Wire::login(&server, "prepared")?;
+    prepared
+        .send(&[frontend::parse("named", "select $1::text", &[]), frontend::message(b'S', &[])].concat())?;
+    prepared.until_ready()?;
+    let mut halfway = Wire::login(&server, "halfway")?;
+    let long = frontend::query(&format!("select length('{}')", "x".repeat(30_000)));
+    halfway.send(&long[..20_000])?;
+    let mut copying = Wire::login(&server, "copying")?;
+    copying.query("create table copied (line text)")?;
+    copying.send(&frontend::query("copy copied from stdin"))?;
+    ensure!(copying.expect()?.tag == b'G', "no COPY");
+    copying.send(&frontend::message(b'd', b"first\nsec"))?;
+    let mut running = Wire::login(&server, "running")?;
+    running.query("begin")?;
+    running.send(&frontend::query("select pg_sleep(3), 'slept'"))?;
+    wait::pause(Duration::from_millis(300));
+
+    let _left = agent.kill()?;
+    // Nobody reads, but the kernel side captures.
+    let bind = |value: &str| {
+        let value = Some(value.as_bytes().to_vec());
+        [
+            frontend::bind("", "named", &[], &[value], &[]),
+            frontend::execute("", 0),
+            frontend::message(b'S', &[]),
+        ]
+        .concat()
+    };
+    prepared.send(&bind("while it was dead"))?;
+    prepared.until_ready()?;
+    let mut unseen = Wire::login(&server, "unseen")?;
+    unseen.query("select 'a session of its own'")?;
+    unseen.terminate()?;
+
+    let agent = AgentOptions::default().server(&server).data(data.path()).start()?;
+    prepared.send(&bind("to the next agent"))?;
+    prepared.until_ready()?;
+    prepared.terminate()?;
+    halfway.send(&long[20_000..])?;
+    halfway.until_ready()?;
+    halfway.terminate()?;
+    copying.send(&frontend::message(b'd', b"ond\n"))?;
+    copying.send(&frontend::message(b'c', &[]))?;
+    copying.until_ready()?;
+    copying.terminate()?;
+    running.until_ready()?;
+    running.terminate()?;
+    server.wait_idle()?;
+    let record = agent.stop()?.record;
+
+    record.check_totals()?;
+    for session in &record.sessions {
+        ensure!(session.gap_bytes == 0 && !session.partial, "{session:?}");
+        ensure!(session.end_reason.as_deref() == Some("terminate"), "{session:?}");
+    }
+    for statement in &record.statements {
+        ensure!(statement.status == "completed" && statement.complete, "{statement}");
+    }
+    let texts = |name: &str| -> anyhow::Result<Vec<String>> {
+        let statements = record.statements_of(record.session_named(name)?);
+        Ok(statements.iter().map(|row| row.sql.clone().unwrap_or_default()).collect())
+    };
+    ensure!(texts("prepared")? == ["select $1::text", "select $1::text"]);
+    ensure!(texts("unseen")? == ["select 'a session of its own'"]);
+    ensure!(texts("running")? == ["begin", "select pg_sleep(3), 'slept'"]);
+    let long = record.statement_with("select length(")?;
+    ensure!(long.sql.as_ref().is_some_and(|sql| sql.len() == 30_000 + "select length('')".len()));
+    let copied = record.statement_with("copy copied")?;
+    ensure!(record.rows_of(copied) == [[Some("first".to_owned())], [Some("second".to_owned())]]);
+    Ok(())
+}
+
+/// The ring overflows while no agent runs.
+#[test]
+fn what_found_no_room_while_no_agent_ran_is_declared() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let data = tempfile::tempdir()?;
+    let start = || AgentOptions::default().server(&server).config(SMALL_RING).data(data.path()).start();
+    let agent = start()?;
+    let mut across = Wire::login(&server, "across")?;
+    across.query("select 'before'")?;
+    let _left = agent.kill()?;
+    let mut during = Wire::login(&server, "during")?;
+    for wire in [&mut across, &mut during] {
+        for _ in 0..10 {
+            wire.query("select repeat('x', 400000)")?;
+        }
+    }
+    let during_port = during.port()?.unwrap_or_default();
+    let during_counted = leave(during)?;
+    let agent = start()?;
+    wait::pause(Duration::from_millis(500));
+    across.query("select 'after 1'")?;
+    across.query("select 'after 2'")?;
+    let across_port = across.port()?.unwrap_or_default();
+    let across_counted = leave(across)?;
+    server.wait_idle()?;
+    let record = agent.stop()?.record;
+    record.check_totals()?;
+    for (port, counted) in [(across_port, across_counted), (during_port, during_counted)] {
+        let session = record.session_from_port(port)?;
+        let accounted = session.bytes_in + session.bytes_out + session.gap_bytes;
+        ensure!(accounted == counted.sent + counted.received, "{session:?} {counted:?}");
+        ensure!(session.gap_bytes > 0, "the ring did not overflow: {session:?}");
+    }
+    record.statement_with("'before'")?;
+    ensure!(record.statement_with("'after 2'")?.complete);
+    Ok(())
+}
+
+/// `kernel.on_stop = "stay"`: a stop is no break either.
+#[test]
+fn an_agent_that_is_replaced_hands_over() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let data = tempfile::tempdir()?;
+    let start = |on_stop| {
+        let config = format!("kernel = {{ on_stop = '{on_stop}' }}");
+        AgentOptions::default().server(&server).config(&config).data(data.path()).start()
+    };
+    let first = start("stay")?;
+    let mut wire = Wire::login(&server, "across")?;
+    wire.query("select 'first agent'")?;
+    let before = first.stop()?.record;
+    let open = before.session_named("across")?;
+    ensure!((open.ended_at.as_deref(), open.statements) == (None, 1), "{open:?}");
+    wire.query("select 'between two agents'")?;
+    let second = start("detach")?;
+    wire.query("select 'second agent'")?;
+    wire.terminate()?;
+    server.wait_idle()?;
+    let record = second.stop()?.record;
+    // Of rows with the same id, the harness reads the one that counts.
+    let session = record.session_named("across")?;
+    ensure!(session.session_id == open.session_id && session.ended_at.is_some(), "{session:?}");
+    ensure!(session.statements == 3 && session.gap_bytes == 0 && !session.partial, "{session:?}");
+    let texts: Vec<_> = record.statements_of(open).iter().filter_map(|row| row.sql.clone()).collect();
+    ensure!(
+        texts == ["select 'first agent'", "select 'between two agents'", "select 'second agent'"],
+        "{texts:?}"
+    );
+    Ok(())
+}
+
+fn leave(mut wire: Wire) -> anyhow::Result<Counted> {
+    let counted = wire.counted()?;
+    let before = wire.sent;
+    wire.terminate()?;
+    Ok(Counted { sent: counted.sent + wire.sent - before, ..counted })
+}
+
+/// How often the agent is killed: enough to meet every part of its life; `CAPTURE_KILLS` for a longer run.
+fn kills() -> u64 {
+    std::env::var("CAPTURE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+}
+
+const CLIENTS: u64 = 8;
+const TRANSACTIONS: u64 = 2_000;
+/// Room for what eight sessions say while no agent runs.
+const LARGE_RING: &str = "ring_size = 134217728";
