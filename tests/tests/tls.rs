@@ -272,6 +272,8 @@ fn a_server_under_a_seccomp_filter_survives() -> anyhow::Result<()> {
     for denied in ["errno", "kill"] {
         let filter = [deps::python()?, deps::client("seccomp.py")?, denied.into()];
         let server = ServerOptions::default().tls().under(filter).start()?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()?))?;
+        anyhow::ensure!(status.contains("Seccomp:\t2"), "no filter is in force: {status}");
         let mut early = TlsClient::connect(&server, &[])?;
         for source in ["server", "library"] {
             let agent = AgentOptions::default().server(&server).tls(source).start()?;
@@ -291,6 +293,89 @@ fn a_server_under_a_seccomp_filter_survives() -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// A library in a mount namespace of the server's own, and one that was replaced by a package upgrade.
+#[test]
+fn a_library_that_its_path_does_not_lead_to_is_probed_all_the_same() -> anyhow::Result<()> {
+    let copy = "cp -L /lib/x86_64-linux-gnu/libssl.so.* /lib/x86_64-linux-gnu/libcrypto.so.* \"$D\"";
+    let go = "exec env LD_LIBRARY_PATH=\"$D\" \"$@\"";
+    for hidden in [true, false] {
+        let folder = tempfile::tempdir()?;
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let mount = if hidden { "mount -t tmpfs none \"$D\" &&" } else { "" };
+        let script = format!("D={}; {mount} {copy} && {go}", folder.path().display());
+        let under = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+        let server = ServerOptions::default().tls().under(under).start()?;
+        let seen = std::fs::read_dir(folder.path())?.count();
+        assert_eq!(seen == 0, hidden, "{seen} files");
+        for entry in std::fs::read_dir(folder.path())? {
+            std::fs::remove_file(entry?.path())?;
+        }
+        let agent = AgentOptions::default().server(&server).tls("library").start()?;
+        let path = folder.path().display().to_string();
+        assert!(agent.stderr().contains(&path), "another library was probed: {}", agent.stderr());
+        server.psql("select 'through a hidden library'")?;
+        server.wait_idle()?;
+        equal_record(&agent.stop()?.record, "a hidden library")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_server_that_starts_after_the_agent_is_read_from_its_first_session() -> anyhow::Result<()> {
+    for source in ["server", "library"] {
+        let port = tests::server::free_port()?;
+        let agent = AgentOptions::default().port(port).tls(source).expecting(0).start()?;
+        let mut server = ServerOptions::default().tls().port(port).start()?;
+        server.psql("select 'the first session'")?;
+        server.restart()?;
+        server.psql("select 'after the restart'")?;
+        server.wait_idle()?;
+        let record = agent.stop()?.record;
+        for part in ["'the first session'", "'after the restart'"] {
+            equal_record(&record, part)?;
+        }
+        assert!(record.sessions.iter().all(|session| !session.partial && session.gap_bytes == 0));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_stalled_agent_loses_nothing_silently() -> anyhow::Result<()> {
+    let mut counted = None;
+    let small = AgentOptions::default().config(tests::agent::SMALL_RING);
+    let captured = capture_with(ServerOptions::default().tls(), small, |server, agent| {
+        let mut client = TlsClient::connect(server, &[])?;
+        for phase in ["before", "during", "after"] {
+            if phase == "during" {
+                agent.stall()?;
+            }
+            for round in 0..40 {
+                client.query(&format!("select '{phase} {round}', repeat('x', 50000)"))?;
+            }
+            if phase == "during" {
+                agent.resume()?;
+                agent.wait_drained()?;
+            }
+        }
+        counted = Some(client.leave()?);
+        Ok(())
+    })?;
+    let counted = counted.ok_or_else(|| anyhow::anyhow!("nothing was counted"))?;
+    let record = captured.record();
+    let session = record.session_from_port(counted.port)?;
+    assert!(session.gap_bytes > 0, "the ring did not overflow: {session:?}");
+    let streams = session.bytes_in + session.bytes_out + session.gap_bytes;
+    assert_eq!(streams, counted.sent + counted.received, "{session:?}");
+    let socket = (session.socket_bytes_in, session.socket_bytes_out);
+    assert_eq!(socket, (counted.socket_in, counted.socket_out));
+    let after = record.statements_of(session).into_iter().filter(|statement| {
+        statement.complete && statement.sql.as_deref().is_some_and(|sql| sql.contains("'after "))
+    });
+    let after = after.count();
+    assert!(after >= 39, "{after} statements after the gap");
+    record.check_totals()
 }
 
 #[test]
