@@ -104,7 +104,7 @@ impl Capture {
                 }
             }
             Event::Open { key, info, .. } => sessions.begin(key, servers.origin(&info, key, clock), recorder),
-            Event::Close { key: SessionKey { born: 0, tgid, .. }, .. } => servers.exited(tgid, kernel),
+            Event::Close { key: SessionKey { born: 0, tgid, .. }, .. } => servers.exited(tgid),
             Event::Close { key, at, info } => {
                 if !sessions.contains(key.tgid) {
                     sessions.begin(key, servers.origin(&OpenInfo::default(), key, clock), recorder);

@@ -42,12 +42,13 @@ impl Servers {
         let gone = |pid: &u32| found.iter().all(|server| server.postmaster != *pid);
         let gone: Vec<u32> = self.followed.keys().copied().filter(gone).collect();
         for pid in gone {
-            self.exited(pid, kernel);
+            self.exited(pid);
         }
         for server in found {
-            self.consider(server, kernel);
+            let starting = self.starting.contains(&server.postmaster);
+            self.consider(server, starting, kernel);
         }
-        // An earlier agent's probes may be for servers that are gone.
+        // Not at once: a server that is restarted needs them again.
         self.tls.prune(kernel);
         for followed in self.followed.values() {
             find_open_sessions(followed, kernel, sessions, recorder);
@@ -60,7 +61,7 @@ impl Servers {
             return;
         }
         match Server::inspect(tgid) {
-            Some(server) => self.consider(server, kernel),
+            Some(server) => self.consider(server, true, kernel),
             None => return,
         }
         if self.followed.get(&tgid).is_none_or(|followed| followed.server.port.is_none()) {
@@ -77,17 +78,16 @@ impl Servers {
             if server.port.is_none() {
                 self.starting.insert(tgid);
             }
-            self.consider(server, kernel);
+            self.consider(server, true, kernel);
         }
     }
 
     /// A postmaster exited.
-    pub(super) fn exited(&mut self, tgid: u32, kernel: &mut Kernel) {
+    pub(super) fn exited(&mut self, tgid: u32) {
         self.starting.remove(&tgid);
         if let Some(Followed { server, .. }) = self.followed.remove(&tgid) {
             info!(pid = tgid, port = server.port, "server stopped");
             self.tls.release(tgid);
-            self.tls.prune(kernel);
         }
     }
 
@@ -98,7 +98,7 @@ impl Servers {
         origin(info, clock.unix(key.born), version)
     }
 
-    fn consider(&mut self, server: Server, kernel: &mut Kernel) {
+    fn consider(&mut self, server: Server, starting: bool, kernel: &mut Kernel) {
         if !self.selectors.iter().any(|selector| selector.selects(&server)) {
             return;
         }
@@ -108,7 +108,7 @@ impl Servers {
             return;
         }
         // The probes come first: they must see the first session's first byte.
-        let sites = self.probe(pid, kernel);
+        let Some(sites) = self.probe(pid, starting && server.port.is_none(), kernel) else { return };
         if let Err(error) = kernel.follow_postmaster(pid, sites) {
             warn!(pid, %error, "server is not recorded: the kernel's table of processes refused it");
             self.tls.release(pid);
@@ -118,16 +118,18 @@ impl Servers {
         self.followed.insert(pid, Followed { server, sites });
     }
 
-    /// Attaches what reads the server's encrypted sessions. Yields the number of the set of probes, 0 for none.
-    fn probe(&mut self, pid: u32, kernel: &mut Kernel) -> u16 {
+    /// Attaches what reads the server's encrypted sessions. Yields the number of the set of probes, 0 for none; and
+    /// none if the server is only `starting`: it has not mapped its libraries yet.
+    fn probe(&mut self, pid: u32, starting: bool, kernel: &mut Kernel) -> Option<u16> {
         match self.tls.attach(kernel, pid) {
-            Ok((sites, plan)) => {
-                info!(pid, probes = %plan, "encrypted sessions will be read");
-                sites
+            Ok((sites, probes)) => {
+                info!(pid, probes, "encrypted sessions will be read");
+                Some(sites)
             }
+            Err(_) if starting => None,
             Err(reason) => {
                 warn!(pid, %reason, "encrypted sessions of this server will not be read; see docs/errors.md#no-tls-probes");
-                0
+                Some(0)
             }
         }
     }

@@ -3,8 +3,8 @@
 //! Format: the System V ABI's chapter 4 and 5; `object` reads it and checks every offset.
 
 use std::fs::File;
+use std::io::Read as _;
 
-use object::read::ReadCache;
 use object::read::elf::ElfFile64;
 use object::{
     Object as _, ObjectSegment as _, ObjectSymbol as _, ObjectSymbolTable as _, RelocationTarget,
@@ -15,9 +15,12 @@ use thiserror::Error;
 /// Why a file cannot be searched.
 #[derive(Debug, Error)]
 pub enum ElfError {
-    /// It could not be opened.
-    #[error("it cannot be opened: {0}")]
+    /// It could not be read.
+    #[error("it cannot be read: {0}")]
     Unreadable(#[from] std::io::Error),
+    /// It is larger than what is searched.
+    #[error("it has more than {} MiB", MAX_FILE >> 20)]
+    TooLarge,
     /// It is no ELF file of 64 bits, or a damaged one.
     #[error("it is not a valid 64-bit ELF file: {0}")]
     Malformed(#[from] object::Error),
@@ -26,18 +29,21 @@ pub enum ElfError {
     Architecture,
 }
 
-/// The bytes of an ELF file, read as they are needed.
-pub(super) struct Bytes(ReadCache<File>);
+/// The bytes of an ELF file.
+pub(super) struct Bytes(Vec<u8>);
 
 impl Bytes {
-    pub(super) fn of(file: File) -> Self {
-        Self(ReadCache::new(file))
+    /// Reads them all: piece by piece, a symbol table takes tens of thousands of system calls.
+    pub(super) fn of(file: File) -> Result<Self, ElfError> {
+        let mut bytes = Vec::new();
+        file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_FILE { Err(ElfError::TooLarge) } else { Ok(Self(bytes)) }
     }
 }
 
 /// An executable or a library.
 pub(super) struct Image<'d> {
-    file: ElfFile64<'d, object::Endianness, &'d ReadCache<File>>,
+    file: ElfFile64<'d, object::Endianness, &'d [u8]>,
     /// Functions that are looked for and that it defines: name, address, size.
     defined: Vec<(&'static str, u64, u64)>,
     /// Functions that are looked for and that it imports: name, address of the slot that the dynamic linker fills.
@@ -56,7 +62,7 @@ pub(super) struct Function<'d> {
 impl<'d> Image<'d> {
     /// Reads the tables; `wanted` are the names that matter.
     pub(super) fn parse(bytes: &'d Bytes, wanted: &[&'static str]) -> Result<Self, ElfError> {
-        let file = ElfFile64::<object::Endianness, _>::parse(&bytes.0)?;
+        let file = ElfFile64::<object::Endianness, _>::parse(bytes.0.as_slice())?;
         if file.architecture() != object::Architecture::X86_64 {
             return Err(ElfError::Architecture);
         }
@@ -126,20 +132,21 @@ impl<'d> Image<'d> {
 
     fn executable(
         &self,
-    ) -> impl Iterator<Item = object::read::elf::ElfSegment64<'d, '_, object::Endianness, &'d ReadCache<File>>>
-    {
+    ) -> impl Iterator<Item = object::read::elf::ElfSegment64<'d, '_, object::Endianness, &'d [u8]>> {
         self.file.segments().filter(|segment| {
             matches!(segment.flags(), SegmentFlags::Elf { p_flags } if p_flags & object::elf::PF_X != 0)
         })
     }
 }
 
+/// Debian's `postgres` has 9 MiB, one with all of its debugging information 60.
+const MAX_FILE: u64 = 128 << 20;
 /// The functions that are looked for have some hundred bytes.
 const MAX_FUNCTION: u64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::io::{Seek as _, Write as _};
 
     use super::*;
 
@@ -147,7 +154,8 @@ mod tests {
     fn examine(bytes: &[u8]) -> bool {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        let bytes = Bytes::of(file);
+        file.rewind().unwrap();
+        let bytes = Bytes::of(file).unwrap();
         let Ok(image) = Image::parse(&bytes, &["malloc", "_start", "strlen"]) else { return false };
         let function = image.function("malloc").map(|function| (function.address, function.code.len()));
         for address in [0, 0x1000, 0x4000, u64::MAX, function.map_or(0, |(address, _)| address)] {

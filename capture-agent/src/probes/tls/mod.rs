@@ -43,6 +43,8 @@ pub struct TlsProbes {
 #[derive(Debug)]
 struct Attached {
     set: u16,
+    /// What was chosen, in words.
+    chosen: String,
     /// Postmasters that need them.
     servers: HashSet<u32>,
 }
@@ -50,31 +52,40 @@ struct Attached {
 impl TlsProbes {
     /// Those that an earlier agent left in `kernel`; `only` restricts where others are put.
     pub fn new(kernel: &Kernel, only: Option<TlsSource>) -> Self {
-        let attached = |(set, file)| (file, Attached { set, servers: HashSet::new() });
+        let chosen = || "those of an earlier agent".to_owned();
+        let attached = |(set, file)| (file, Attached { set, chosen: chosen(), servers: HashSet::new() });
         let files = kernel.probe_sets().iter().filter_map(|name| from_name(name)).map(attached).collect();
         Self { only, files, last_set: 0 }
     }
 
     /// Attaches the probes that read the encrypted sessions of the server whose postmaster is `pid`. Yields the number
-    /// by which the kernel side knows their set, and what was chosen.
+    /// by which the kernel side knows their set, and what was chosen, in words.
     ///
     /// # Errors
     ///
     /// The server has no place to probe, or the kernel refuses.
-    pub fn attach(&mut self, kernel: &mut Kernel, pid: u32) -> Result<(u16, TlsPlan), NoTls> {
-        let plan = TlsPlan::of(pid, self.only)?;
-        if let Some(attached) = self.files.get_mut(&plan.file) {
-            attached.servers.insert(pid);
-            return Ok((attached.set, plan));
-        }
-        let set = self.free_set();
-        let probes: Vec<Probe> = plan.probes(set).collect();
-        kernel.attach_probes(&to_name(set, plan.file), &plan.path, &probes)?;
-        self.files.insert(plan.file, Attached { set, servers: HashSet::from([pid]) });
-        Ok((set, plan))
+    pub fn attach(&mut self, kernel: &mut Kernel, pid: u32) -> Result<(u16, &str), NoTls> {
+        let file = match TlsPlan::first_file(pid, self.only).filter(|file| self.files.contains_key(file)) {
+            Some(file) => file,
+            None => self.attach_anew(kernel, &TlsPlan::of(pid, self.only)?)?,
+        };
+        let attached = self.files.get_mut(&file).ok_or(NoTls::NoLibrary)?;
+        attached.servers.insert(pid);
+        Ok((attached.set, &attached.chosen))
     }
 
-    /// The server is gone. Its probes go with [`TlsProbes::prune`].
+    fn attach_anew(&mut self, kernel: &mut Kernel, plan: &TlsPlan) -> Result<FileId, NoTls> {
+        if !self.files.contains_key(&plan.file) {
+            let set = self.free_set();
+            let probes: Vec<Probe> = plan.probes(set).collect();
+            kernel.attach_probes(&to_name(set, plan.file), &plan.path, &probes)?;
+            let attached = Attached { set, chosen: plan.to_string(), servers: HashSet::new() };
+            self.files.insert(plan.file, attached);
+        }
+        Ok(plan.file)
+    }
+
+    /// The server is gone. Its probes go with [`TlsProbes::prune`], unless it was only restarted.
     pub fn release(&mut self, pid: u32) {
         for attached in self.files.values_mut() {
             attached.servers.remove(&pid);

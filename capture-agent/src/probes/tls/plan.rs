@@ -123,6 +123,15 @@ impl TlsPlan {
         }
     }
 
+    /// The file that is searched first: what was found there for another server holds for this one.
+    pub(super) fn first_file(pid: u32, only: Option<TlsSource>) -> Option<FileId> {
+        match only {
+            Some(TlsSource::Off) => None,
+            Some(TlsSource::Library) => Some(Object::tls_library(pid).ok()??.id),
+            Some(TlsSource::Server) | None => Some(Object::executable(pid).ok()?.id),
+        }
+    }
+
     /// The probes of this plan, as the set `set`.
     pub(super) fn probes(&self, set: u16) -> impl Iterator<Item = Probe> {
         self.points.iter().map(move |point| match point.kind {
@@ -192,14 +201,17 @@ fn tls_in_server(
 }
 
 fn library(pid: u32) -> Result<TlsPlan, NoTls> {
-    let executable = Object::executable(pid)?;
-    let bytes = Bytes::of(executable.file);
-    let used = Image::parse(&bytes, WANTED)
+    let library = Object::tls_library(pid)?.ok_or(NoTls::NoLibrary)?;
+    let executable = Bytes::of(Object::executable(pid)?.file);
+    let used = executable
+        .as_ref()
+        .ok()
+        .and_then(|bytes| Image::parse(bytes, WANTED).ok())
         .map(|server| LIBRARY.iter().filter(|(name, _)| server.imports(name)).copied().collect::<Vec<_>>())
         .unwrap_or_default();
     // A server that loads the library by itself may use any of them.
     let used = if used.is_empty() { LIBRARY.to_vec() } else { used };
-    search(Object::tls_library(pid)?.ok_or(NoTls::NoLibrary)?, |image, reasons| {
+    search(library, |image, reasons| {
         let mut points = Vec::new();
         for (function, direction) in &used {
             let around = match image.function(function) {
@@ -227,7 +239,10 @@ fn search(
     sites: impl FnOnce(&Image<'_>, &mut Vec<(&'static str, NoSite)>) -> Option<Vec<Point>>,
 ) -> Result<TlsPlan, NoTls> {
     let Object { path, name, id, file } = object;
-    let bytes = Bytes::of(file);
+    let bytes = match Bytes::of(file) {
+        Ok(bytes) => bytes,
+        Err(source) => return Err(NoTls::Elf { name, source }),
+    };
     let image = match Image::parse(&bytes, WANTED) {
         Ok(image) => image,
         Err(source) => return Err(NoTls::Elf { name, source }),
