@@ -207,8 +207,7 @@ impl<'d> Code<'d> {
         let mut emulated = None;
         let mut any = None;
         let mut succeeded = false;
-        let mut at = index + 1;
-        for _ in 0..MAX_WALK {
+        for at in (index + 1..).take(MAX_WALK) {
             let Some(instruction) = self.instructions.get(at) else { break };
             if self.targets.contains_key(&instruction.ip()) {
                 break;
@@ -236,7 +235,6 @@ impl<'d> Code<'d> {
                 },
                 _ => break,
             }
-            at += 1;
         }
         emulated.or(any)
     }
