@@ -10,6 +10,7 @@ pub mod clients;
 pub mod deps;
 pub mod kernel;
 pub mod log;
+pub mod matrix;
 pub mod oracle;
 pub mod record;
 pub mod script;
@@ -18,7 +19,7 @@ pub mod wait;
 pub mod wire;
 
 pub use agent::{Agent, AgentOptions};
-pub use captured::{capture, capture_with};
+pub use captured::{capture, capture_on, capture_with};
 pub use log::ServerLog;
 pub use record::Record;
 pub use server::{Server, ServerOptions};

@@ -9,7 +9,7 @@ mod token;
 pub use check::check;
 pub use run::{Run, run};
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// One script.
 #[derive(Clone, Debug)]

@@ -124,12 +124,12 @@ impl Server {
         format!("postgresql://{user}@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// A program of this server's version that finds the server by itself, over TCP.
+    /// A client program that finds the server by itself, over TCP.
     ///
     /// # Errors
     /// The program is not installed.
     pub fn program(&self, name: &str) -> anyhow::Result<Command> {
-        let mut command = Command::new(deps::postgres_program(self.version(), name)?);
+        let mut command = Command::new(deps::client_program(name)?);
         self.point(&mut command);
         Ok(command)
     }
@@ -231,11 +231,8 @@ impl Server {
         let account = account::postgres()?;
         let data = self.folder.path().join("data");
         let words = self.folder.path().join("postgres.err");
-        let process = Command::new("setpriv")
-            .arg(format!("--reuid={}", account.uid))
-            .arg(format!("--regid={}", account.gid))
-            .args(["--clear-groups", "--pdeathsig=QUIT"])
-            .arg(deps::postgres_program(self.version(), "postgres")?)
+        let process = account
+            .command(&deps::server_program(self.version(), "postgres")?)
             .arg("-D")
             .arg(&data)
             .current_dir(self.folder.path())
@@ -297,8 +294,8 @@ fn is_auxiliary(title: &str) -> bool {
     AUXILIARY.iter().any(|auxiliary| name.starts_with(auxiliary))
 }
 
-/// `src/backend/utils/init/miscinit.c`, `GetBackendTypeDesc`.
-const AUXILIARY: [&str; 12] = [
+/// `src/backend/utils/init/miscinit.c`, `GetBackendTypeDesc`; the statistics collector is gone since 15.
+const AUXILIARY: [&str; 13] = [
     "archiver",
     "autovacuum",
     "background",
@@ -309,6 +306,7 @@ const AUXILIARY: [&str; 12] = [
     "parallel worker",
     "slotsync",
     "startup",
+    "stats collector",
     "walsummarizer",
     "walwriter",
 ];

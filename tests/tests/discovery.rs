@@ -144,7 +144,11 @@ fn a_session_that_was_open_before_the_agent_is_partial_and_otherwise_right() -> 
             assert_eq!(param, Some(format!("value {number}")));
             assert_eq!(record.rows_of(pair[1]).len(), 1);
             for statement in pair {
-                assert_eq!((statement.status.as_str(), statement.complete), ("completed", true), "{statement}");
+                assert_eq!(
+                    (statement.status.as_str(), statement.complete),
+                    ("completed", true),
+                    "{statement}"
+                );
             }
         }
     }
