@@ -42,6 +42,14 @@ pub fn client_program(name: &str) -> anyhow::Result<PathBuf> {
     installed(format!("/usr/lib/postgresql/{CLIENTS}/bin/{name}").into())
 }
 
+/// The folder of the libraries, libpq among them, of a server that setup installed.
+///
+/// # Errors
+/// The server is not installed.
+pub fn libraries(version: u32) -> anyhow::Result<PathBuf> {
+    installed(home().join(format!("postgres/{version}/lib")))
+}
+
 /// The major version of Debian's client programs.
 pub const CLIENTS: u32 = 15;
 

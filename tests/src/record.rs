@@ -132,7 +132,8 @@ impl fmt::Display for Statement {
     }
 }
 
-/// Where in the agent's data folder any of `words` stands: in a value of any table, or in the bytes of any file.
+/// Where in the agent's data folder any of `words` stands: in a value of any table, or in the bytes of any file. A
+/// word is text, or bytes as `x'hex'`.
 ///
 /// # Errors
 /// A file cannot be read.

@@ -48,6 +48,11 @@ impl ServerOptions {
         self
     }
 
+    /// The major version that will be started.
+    pub fn major(&self) -> u32 {
+        self.version
+    }
+
     /// A line of `postgresql.conf`.
     #[must_use]
     pub fn setting(mut self, name: &str, value: &str) -> Self {

@@ -5,7 +5,7 @@ use tests::{ServerOptions, capture_on, on_every_server, oracle, script};
 on_every_server!(every_script_is_answered_and_recorded_as_it_says);
 
 fn every_script_is_answered_and_recorded_as_it_says(options: ServerOptions) -> anyhow::Result<()> {
-    let scripts = script::all()?;
+    let scripts = script::all(options.major())?;
     let mut runs = Vec::new();
     let server = options.setting("wal_level", "logical");
     let captured = capture_on(server, |server, _| {

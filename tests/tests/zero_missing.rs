@@ -47,11 +47,11 @@ fn pgbench_in_every_mode(options: ServerOptions) -> anyhow::Result<()> {
             if mode == "prepared" {
                 pgbench.env("PGHOST", server.socket_folder());
             }
-            deps::run(pgbench.args(["-n", "-M", mode, "-c", "4", "-t", "250"]))?;
+            deps::run(pgbench.args(["-n", "-M", mode, "-c", "4", "-t", "100"]))?;
         }
         Ok(())
     })?;
-    equal(&captured, 3 * 4 * 250 * 7)
+    equal(&captured, 3 * 4 * 100 * 7)
 }
 
 fn psycopg(options: ServerOptions) -> anyhow::Result<()> {
