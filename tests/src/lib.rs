@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod captured;
 pub mod clients;
+pub mod container;
 pub mod deps;
 pub mod kernel;
 pub mod log;
@@ -20,6 +21,7 @@ pub mod wire;
 
 pub use agent::{Agent, AgentOptions};
 pub use captured::{capture, capture_on, capture_with};
+pub use container::{Container, ControlGroup, Network};
 pub use log::ServerLog;
 pub use record::Record;
 pub use server::{Server, ServerOptions};

@@ -3,6 +3,7 @@
 //! Fields are the columns of `docs/schema.md`, with its units.
 #![expect(missing_docs, reason = "docs/schema.md documents the columns")]
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 use std::process::Command;
@@ -50,6 +51,13 @@ pub struct Session {
     pub bytes_out: u64,
     pub gap_bytes: u64,
     pub partial: bool,
+    pub host_pid: u32,
+    pub server_pid: Option<u32>,
+    pub server_port: Option<u16>,
+    pub container_id: Option<String>,
+    pub pod_uid: Option<String>,
+    pub pod: Option<String>,
+    pub namespace: Option<String>,
 }
 
 /// A row of `statements`.
@@ -151,6 +159,18 @@ impl Record {
     pub fn read(folder: &Path) -> anyhow::Result<Self> {
         let text = deps::run(Command::new(deps::python()?).arg(deps::client("read_record.py")?).arg(folder))?;
         serde_json::from_str(&text).context("the record's rows have another shape than docs/schema.md says")
+    }
+
+    /// What is recorded of one server: the one whose postmaster has this process id, as the host sees it.
+    #[must_use]
+    pub fn of_server(&self, postmaster: u32) -> Self {
+        let mut own = self.clone();
+        own.sessions.retain(|session| session.server_pid == Some(postmaster));
+        let known: HashSet<_> = own.sessions.iter().map(|session| session.session_id.clone()).collect();
+        own.statements.retain(|statement| known.contains(&statement.session_id));
+        own.results.retain(|row| known.contains(&row.session_id));
+        own.gaps.retain(|gap| gap.session_id.as_ref().is_some_and(|session| known.contains(session)));
+        own
     }
 
     /// The session of the client that connected from `port`.

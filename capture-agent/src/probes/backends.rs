@@ -52,7 +52,8 @@ fn title_waits(title: &str) -> bool {
 
 fn open_backend(postmaster: u32, port: u16, tgid: u32) -> Option<OpenBackend> {
     let (fd, peer) = client_socket(tgid, port)?;
-    let mut info = OpenInfo { postmaster, fd, ..OpenInfo::default() };
+    let own_pid = processes::own_pid(tgid).unwrap_or(0);
+    let mut info = OpenInfo { postmaster, fd, own_pid, ..OpenInfo::default() };
     match peer {
         Peer::Unix => info.family = libc::AF_UNIX as u16,
         Peer::Tcp(IpAddr::V4(addr), port) => {
@@ -92,12 +93,19 @@ fn client_socket(tgid: u32, port: u16) -> Option<(u32, Peer)> {
         }
     }
     let name = format!("/.s.PGSQL.{port}");
-    read("net/unix")
-        .lines()
-        .filter(|line| line.ends_with(&name))
-        .filter_map(unix_connection)
-        .find_map(find)
-        .map(|fd| (fd, Peer::Unix))
+    let find_unix = |table: &str| {
+        let named = table.lines().filter(|line| line.ends_with(&name));
+        named.filter_map(unix_connection).find_map(find).map(|fd| (fd, Peer::Unix))
+    };
+    find_unix(&read("net/unix")).or_else(|| {
+        // Both ends of a connection belong to the network namespace of the client: it may be another than the
+        // server's (`unix_stream_connect` in `net/unix/af_unix.c`).
+        let local = processes::command_line(tgid).is_some_and(|title| title.contains(" [local] "));
+        let networks = if local { processes::one_of_each_network() } else { Vec::new() };
+        networks.into_iter().find_map(|pid| {
+            find_unix(&fs::read_to_string(processes::proc(pid, "net/unix")).unwrap_or_default())
+        })
+    })
 }
 
 /// A line of `/proc/net/tcp`: `sl local remote st … inode`, of an established connection to `port`.

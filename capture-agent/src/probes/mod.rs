@@ -5,6 +5,7 @@
 
 mod backends;
 mod btf;
+mod container;
 pub mod doctor;
 mod event;
 mod hooks;
@@ -14,6 +15,7 @@ mod ring;
 mod servers;
 
 pub use backends::{OpenBackend, open_backends, waits_for_client};
+pub use container::{Container, Pod};
 pub use event::Event;
 pub use hooks::{Plan, SocketHooks};
 pub use kernel::{Counters, Kernel, LoadError};
