@@ -156,6 +156,8 @@ fn a_kubernetes_pod_is_named_as_the_host_knows_it() -> anyhow::Result<()> {
     let _logs = Folder::new(Path::new("/var/log/pods").join(format!("payments_orders-db-0_{uid}")))?;
     let container = Arc::new(Container::new(18, &Network::new()?, Some(group))?);
     let server = ServerOptions::default().version(18).container(&container).start()?;
+    let said = deps::run(std::process::Command::new(deps::agent()?).arg("doctor"))?;
+    assert!(said.contains(&format!("pid {}, container {}", server.pid()?, &id[..12])), "{said}");
     let agent = Agent::start(&server)?;
     server.psql("select 1")?;
     server.wait_idle()?;

