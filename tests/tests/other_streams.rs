@@ -117,6 +117,39 @@ fn a_base_backup_and_a_stream_of_wal_are_sessions_of_their_own() -> anyhow::Resu
     Ok(())
 }
 
+/// The stream began before the agent came: nothing that it carries is taken for a statement.
+#[test]
+fn a_stream_of_wal_that_was_open_before_the_agent_is_accounted_for() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let folder = tempfile::tempdir()?;
+    let mut receiver = server.program("pg_receivewal")?;
+    let mut receiver = receiver.args(["--no-loop", "-D"]).arg(folder.path()).spawn()?;
+    let streaming = "select pid from pg_stat_replication where state = 'streaming'";
+    let pid: u32 = wait::until("the stream to begin", Duration::from_secs(20), || {
+        Ok(server.psql(streaming)?.trim().parse().ok())
+    })?;
+    let agent = AgentOptions::default().server(&server).start()?;
+    server.psql("create table t as select 'select ' || n as text from generate_series(1, 20000) n")?;
+    server.psql("select 'statement'; drop table t; select pg_switch_wal()")?;
+    let sent = "select count(*) from pg_stat_replication where sent_lsn >= pg_current_wal_flush_lsn()";
+    wait::until("the stream to catch up", Duration::from_secs(20), || {
+        Ok((server.psql(sent)?.trim() == "1").then_some(()))
+    })?;
+    receiver.kill()?;
+    receiver.wait()?;
+    server.wait_idle()?;
+    let record = agent.stop()?.record;
+    record.check_totals()?;
+    let session = record.session_of_backend(pid)?;
+    assert!(session.partial);
+    assert_eq!((session.pg_user.as_deref(), session.database.as_deref()), (Some("postgres"), None));
+    assert!(session.bytes_out + session.gap_bytes > 1_000_000, "{session:?}");
+    let statements = record.statements_of(session);
+    assert!(statements.iter().all(|statement| statement.sql.is_none()), "{statements:?}");
+    assert!(record.results.iter().all(|row| row.session_id != session.session_id));
+    Ok(())
+}
+
 /// The only statement that begins with these words.
 fn streams<'r>(record: &'r Record, words: &str) -> anyhow::Result<&'r tests::record::Statement> {
     let mut found =
