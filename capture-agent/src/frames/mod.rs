@@ -12,6 +12,8 @@
 pub mod backend;
 mod decoder;
 pub mod frontend;
+#[cfg(test)]
+mod oracle_tests;
 mod reader;
 pub mod resync;
 pub mod startup;

@@ -52,7 +52,8 @@ fn title_waits(title: &str) -> bool {
 
 fn open_backend(postmaster: u32, port: u16, tgid: u32) -> Option<OpenBackend> {
     let (fd, peer) = client_socket(tgid, port)?;
-    let mut info = OpenInfo { postmaster, fd, ..OpenInfo::default() };
+    let own_pid = processes::own_pid(tgid).unwrap_or(0);
+    let mut info = OpenInfo { postmaster, fd, own_pid, ..OpenInfo::default() };
     match peer {
         Peer::Unix => info.family = libc::AF_UNIX as u16,
         Peer::Tcp(IpAddr::V4(addr), port) => {
@@ -66,7 +67,8 @@ fn open_backend(postmaster: u32, port: u16, tgid: u32) -> Option<OpenBackend> {
             info.addr = addr.octets();
         }
     }
-    let (user, database) = processes::command_line(tgid).and_then(|title| title_identity(&title)).unzip();
+    let title = processes::command_line(tgid).unwrap_or_default();
+    let (user, database) = title_identity(&title);
     Some(OpenBackend { tgid, info, user, database })
 }
 
@@ -92,12 +94,19 @@ fn client_socket(tgid: u32, port: u16) -> Option<(u32, Peer)> {
         }
     }
     let name = format!("/.s.PGSQL.{port}");
-    read("net/unix")
-        .lines()
-        .filter(|line| line.ends_with(&name))
-        .filter_map(unix_connection)
-        .find_map(find)
-        .map(|fd| (fd, Peer::Unix))
+    let find_unix = |table: &str| {
+        let named = table.lines().filter(|line| line.ends_with(&name));
+        named.filter_map(unix_connection).find_map(find).map(|fd| (fd, Peer::Unix))
+    };
+    find_unix(&read("net/unix")).or_else(|| {
+        // Both ends of a connection belong to the network namespace of the client: it may be another than the
+        // server's (`unix_stream_connect` in `net/unix/af_unix.c`).
+        let local = processes::command_line(tgid).is_some_and(|title| title.contains(" [local] "));
+        let networks = if local { processes::one_of_each_network() } else { Vec::new() };
+        networks.into_iter().find_map(|pid| {
+            find_unix(&fs::read_to_string(processes::proc(pid, "net/unix")).unwrap_or_default())
+        })
+    })
 }
 
 /// A line of `/proc/net/tcp`: `sl local remote st … inode`, of an established connection to `port`.
@@ -142,19 +151,31 @@ fn hex_addr(text: &str) -> Option<IpAddr> {
 }
 
 /// Role and database from a title such as `postgres: main: alice shop 10.0.0.7(5123) idle`
-/// (`src/backend/utils/misc/ps_status.c`, `src/backend/postmaster/postmaster.c`). A name with a space in it
-/// makes the title ambiguous: then none.
-fn title_identity(title: &str) -> Option<(String, String)> {
-    let words: Vec<&str> = title.strip_prefix("postgres: ")?.split(' ').collect();
-    let host =
-        words.iter().position(|word| *word == "[local]" || (word.ends_with(')') && word.contains('(')))?;
+/// (`src/backend/utils/misc/ps_status.c`, `BackendInitialize` in `src/backend/postmaster/postmaster.c` and, since 17,
+/// `src/backend/tcop/backend_startup.c`). A name with a space in it makes the title ambiguous: then none.
+fn title_identity(title: &str) -> (Option<String>, Option<String>) {
+    let Some(title) = title.strip_prefix("postgres: ") else { return (None, None) };
+    let words: Vec<&str> = title.split(' ').collect();
+    let is_host = |word: &&str| *word == "[local]" || (word.ends_with(')') && word.contains('('));
+    let Some(host) = words.iter().position(is_host) else { return (None, None) };
+    let (names, activity) = words.split_at(host);
     // cluster_name, if set, ends in a colon.
-    let first = words.iter().take(host).position(|word| word.ends_with(':')).map_or(0, |cluster| cluster + 1);
-    match words.get(first..host)? {
-        [user, database] => Some(((*user).to_owned(), (*database).to_owned())),
-        _ => None,
+    let first = names.iter().position(|word| word.ends_with(':')).map_or(0, |cluster| cluster + 1);
+    let name = |name: &str| Some(name.to_owned());
+    match names.get(first..).unwrap_or_default() {
+        // A physical walsender has no database. Or is it a role of this name?
+        ["walsender", user] if activity.get(1).is_some_and(|word| REPLICATES.contains(word)) => {
+            (name(user), None)
+        }
+        ["walsender", _] => (None, None),
+        ["walsender", user, database] | [user, database] => (name(user), name(database)),
+        _ => (None, None),
     }
 }
+
+/// What a walsender's title says that it does, and no other's (`src/backend/replication/walsender.c`,
+/// `basebackup.c`).
+const REPLICATES: &[&str] = &["streaming", "sending", "START_REPLICATION", "BASE_BACKUP"];
 
 #[cfg(test)]
 mod tests {
@@ -163,13 +184,18 @@ mod tests {
     #[test]
     fn titles_name_role_and_database() {
         let of = |title| title_identity(title);
-        let pair = |a: &str, b: &str| Some((a.to_owned(), b.to_owned()));
+        let none = (None, None);
+        let pair = |a: &str, b: &str| (Some(a.to_owned()), Some(b.to_owned()));
         assert_eq!(of("postgres: alice shop [local] idle"), pair("alice", "shop"));
         assert_eq!(of("postgres: alice shop 10.0.0.7(5123) SELECT"), pair("alice", "shop"));
         assert_eq!(of("postgres: 15/main: alice shop ::1(5123) idle in transaction"), pair("alice", "shop"));
-        assert_eq!(of("postgres: checkpointer"), None);
-        assert_eq!(of("postgres: al ice shop [local] idle"), None);
-        assert_eq!(of("nginx: worker process"), None);
+        assert_eq!(of("postgres: checkpointer"), none);
+        assert_eq!(of("postgres: al ice shop [local] idle"), none);
+        assert_eq!(of("nginx: worker process"), none);
+        let streaming = "postgres: walsender rep 10.0.0.7(5123) streaming 0/3000060";
+        assert_eq!(of(streaming), (Some("rep".to_owned()), None));
+        assert_eq!(of("postgres: walsender rep [local] idle"), none);
+        assert_eq!(of("postgres: walsender rep shop [local] START_REPLICATION"), pair("rep", "shop"));
     }
 
     #[test]

@@ -174,7 +174,10 @@ fn servers(selectors: &[Selector]) -> Check {
         .map(|server| {
             let port = server.port.map_or_else(|| "port unknown".into(), |port| format!("port {port}"));
             let version = server.version.as_deref().unwrap_or("?");
-            format!("PostgreSQL {version}, {port}, pid {}", server.postmaster)
+            let place = server.container.as_ref().map_or_else(String::new, |container| {
+                format!(", container {}", container.id.chars().take(12).collect::<String>())
+            });
+            format!("PostgreSQL {version}, {port}, pid {}{place}", server.postmaster)
         })
         .collect();
     if listed.is_empty() {

@@ -6,6 +6,7 @@
 mod attach;
 mod backends;
 mod btf;
+mod container;
 pub mod doctor;
 mod event;
 mod hooks;
@@ -16,6 +17,7 @@ mod ring;
 mod servers;
 
 pub use backends::{OpenBackend, open_backends, waits_for_client};
+pub use container::{Container, Pod};
 pub use event::Event;
 pub use hooks::{Plan, SocketHooks};
 pub use kernel::{Counters, Kernel, LoadError};

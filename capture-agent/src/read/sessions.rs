@@ -76,6 +76,10 @@ pub struct SessionRow {
     pub gap_bytes: Option<i64>,
     pub partial: Option<bool>,
     pub protocol_error: Option<String>,
+    pub host_pid: Option<i64>,
+    pub server_pid: Option<i64>,
+    pub server_port: Option<i64>,
+    pub pod_uid: Option<String>,
 }
 
 /// The sessions that a filter wants, by the time of their start. The flag says whether the limit left out some.
@@ -131,6 +135,10 @@ impl SessionRow {
             gap_bytes: row.number("gap_bytes"),
             partial: row.flag("partial"),
             protocol_error: row.owned("protocol_error"),
+            host_pid: row.number("host_pid"),
+            server_pid: row.number("server_pid"),
+            server_port: row.number("server_port"),
+            pod_uid: row.owned("pod_uid"),
         }
     }
 

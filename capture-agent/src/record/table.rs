@@ -126,6 +126,10 @@ fn sessions() -> Vec<Field> {
         count("gap_bytes"),
         Field::new("partial", DataType::Boolean, false),
         text("protocol_error"),
+        Field::new("host_pid", DataType::Int32, false),
+        Field::new("server_pid", DataType::Int32, true),
+        Field::new("server_port", DataType::Int32, true),
+        text("pod_uid"),
     ]
 }
 
