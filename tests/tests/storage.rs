@@ -137,6 +137,30 @@ fn no_reader_ever_meets_a_broken_file() -> anyhow::Result<()> {
 }
 
 #[test]
+fn what_a_killed_agent_had_captured_is_recorded_by_the_next_once() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let data = tempfile::tempdir()?;
+    let agent = rotating().server(&server).data(data.path()).start()?;
+    let mut wire = Wire::login(&server, "killed")?;
+    let statements = 500;
+    for n in 0..statements {
+        wire.query(&format!("select {n}, 'before the kill'"))?;
+    }
+    agent.wait_drained()?;
+    agent.kill()?;
+    wire.terminate()?;
+    let record = rotating().server(&server).data(data.path()).start()?.stop()?.record;
+    let mut found: Vec<_> = record.statements.iter().filter_map(|row| row.sql.clone()).collect();
+    found.retain(|sql| sql.contains("before the kill"));
+    found.sort();
+    let mut sent: Vec<_> = (0..statements).map(|n| format!("select {n}, 'before the kill'")).collect();
+    sent.sort();
+    assert_eq!(found, sent);
+    assert!(leftovers(data.path())?.is_empty(), "{:?}", leftovers(data.path())?);
+    Ok(())
+}
+
+#[test]
 fn a_killed_agent_leaves_only_whole_files() -> anyhow::Result<()> {
     let server = Server::start()?;
     let data = tempfile::tempdir()?;
@@ -195,9 +219,11 @@ fn parquet_files(data: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files(data)?.into_iter().filter(|path| path.extension().is_some_and(|end| end == "parquet")).collect())
 }
 
-/// Files that are not tables: drafts that nobody will finish.
+/// Files that are not tables: drafts that nobody will finish, and a journal that nobody needs.
 fn leftovers(data: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    Ok(files(data)?.into_iter().filter(|path| path.extension().is_none_or(|end| end != "parquet")).collect())
+    let expected =
+        |path: &Path| path.extension().is_some_and(|end| end == "parquet") || path.ends_with("lock");
+    Ok(files(data)?.into_iter().filter(|path| !expected(path)).collect())
 }
 
 fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {

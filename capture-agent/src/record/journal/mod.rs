@@ -60,6 +60,8 @@ pub(super) struct Journal {
     /// Which journal this is: the same for all segments of a folder, until it is empty.
     id: u128,
     segment_bytes: u64,
+    /// The journal stops while more than this waits for files to be completed.
+    waiting_bytes: u64,
     /// None while the journal is off.
     segment: Option<Segment>,
     /// The frame that grows, with room for its header.
@@ -108,6 +110,7 @@ impl Journal {
             lock,
             id: found.journal.unwrap_or_else(|| uuid::Uuid::now_v7().as_u128()),
             segment_bytes,
+            waiting_bytes: WAITING_BYTES,
             segment: None,
             buffer: empty_frame(),
             position: found.next,
@@ -341,6 +344,10 @@ impl Journal {
     /// Begins a new segment with a checkpoint. Until that is complete, the one before it stays in use. Only between
     /// transactions.
     fn turn(&mut self) -> io::Result<()> {
+        let waiting = self.shelf.oldest_end().map_or(0, |end| self.position.0.saturating_sub(end.0));
+        if waiting > self.waiting_bytes {
+            return Err(io::Error::other(format!("{waiting} bytes of it wait for files to be completed")));
+        }
         create_folder(&self.folder)?;
         if !self.lock.stands() {
             self.lock = lock(&self.folder).map_err(io::Error::other)?;
@@ -478,8 +485,20 @@ pub fn read_all(bytes: &[u8]) -> (usize, usize) {
     recovery::read_all(bytes)
 }
 
+/// A transaction of one frame with this payload, at the beginning of a segment: for fuzzing.
+#[doc(hidden)]
+pub fn frame_of(payload: &[u8]) -> Vec<u8> {
+    let mut buffer = empty_frame();
+    buffer.extend_from_slice(payload);
+    frame::seal(&mut buffer, &[], Lsn(0), true);
+    buffer
+}
+
 /// Bytes of a segment, before the next begins.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Bytes that wait for their rows to be completed: twice what the writer allows while the disk takes data.
+const WAITING_BYTES: u64 = 1 << 30;
 
 /// Values from this size on are written from where they are: two copies of a frame's bytes cost more than a write.
 const WRITTEN_IN_PLACE: usize = 64 << 10;
