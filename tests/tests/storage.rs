@@ -84,18 +84,20 @@ fn a_removed_folder_is_made_again() -> anyhow::Result<()> {
 
 #[test]
 fn an_unwritable_folder_is_named_and_does_not_stop_capture() -> anyhow::Result<()> {
-    let disk = SmallDisk::mount("64m")?;
+    // Of one table: below the journal, whose files are open all the time, no disk can be made read-only.
+    let data = tempfile::tempdir()?;
+    let disk = SmallDisk::mount_at(data.path().join("statements"), "64m")?;
     let server = Server::start()?;
-    let mut agent = rotating().server(&server).data(&disk.folder).start()?;
+    let mut agent = rotating().server(&server).data(data.path()).start()?;
     let mut wire = Wire::login(&server, "read only")?;
     fill(&mut wire, 10)?;
     wait_for_files(&disk.folder)?;
     disk.set_read_only(true)?;
     fill(&mut wire, 10)?;
-    agent.wait_for(&disk.folder.display().to_string())?;
+    agent.wait_for(&data.path().display().to_string())?;
     agent.wait_for("Read-only file system")?;
     disk.set_read_only(false)?;
-    recovers(&mut wire, &disk.folder)?;
+    recovers(&mut wire, data.path())?;
     wire.terminate()?;
     server.wait_idle()?;
     let record = agent.stop()?.record;
@@ -247,17 +249,22 @@ fn rotating() -> AgentOptions {
 /// A file system of a given size in memory.
 struct SmallDisk {
     folder: PathBuf,
-    _parent: tempfile::TempDir,
+    parent: Option<tempfile::TempDir>,
 }
 
 impl SmallDisk {
     fn mount(size: &str) -> anyhow::Result<Self> {
-        deps::require_root()?;
         let parent = tempfile::tempdir()?;
-        let folder = parent.path().join("disk");
+        let mut disk = Self::mount_at(parent.path().join("disk"), size)?;
+        disk.parent = Some(parent);
+        Ok(disk)
+    }
+
+    fn mount_at(folder: PathBuf, size: &str) -> anyhow::Result<Self> {
+        deps::require_root()?;
         fs::create_dir(&folder)?;
         mount("tmpfs", &folder, "tmpfs", MountFlags::empty(), Some(options(size)?.as_c_str()))?;
-        Ok(Self { folder, _parent: parent })
+        Ok(Self { folder, parent: None })
     }
 
     fn grow(&self, size: &str) -> anyhow::Result<()> {
@@ -273,6 +280,8 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = unmount(&self.folder, UnmountFlags::DETACH);
+        // Removed now that nothing is mounted in it.
+        drop(self.parent.take());
     }
 }
 
