@@ -1,6 +1,7 @@
 //! Servers in containers: file system, processes and network of their own, seen from the host.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -156,13 +157,16 @@ fn a_kubernetes_pod_is_named_as_the_host_knows_it() -> anyhow::Result<()> {
     let _logs = Folder::new(Path::new("/var/log/pods").join(format!("payments_orders-db-0_{uid}")))?;
     let container = Arc::new(Container::new(18, &Network::new()?, Some(group))?);
     let server = ServerOptions::default().version(18).container(&container).start()?;
-    let said = deps::run(std::process::Command::new(deps::agent()?).arg("doctor"))?;
+    let said = deps::run(Command::new(deps::agent()?).arg("doctor"))?;
     assert!(said.contains(&format!("pid {}, container {}", server.pid()?, &id[..12])), "{said}");
     let agent = Agent::start(&server)?;
     server.psql("select 1")?;
     server.wait_idle()?;
-    let record = agent.stop()?.record;
-    let session = &record.sessions[0];
+    let finished = agent.stop()?;
+    let session = &finished.record.sessions[0];
+    let mut show = Command::new(deps::agent()?);
+    let shown = deps::run(show.args(["show", &session.session_id, "--data-dir"]).arg(&finished.data))?;
+    assert!(shown.contains(&format!("{id}, pod orders-db-0 in payments")), "{shown}");
     assert_eq!(session.container_id, Some(id));
     assert_eq!(session.pod_uid, Some(uid));
     assert_eq!(

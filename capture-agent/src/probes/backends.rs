@@ -1,7 +1,10 @@
 //! Finds the client sessions that a server holds already.
 
+use std::cell::LazyCell;
+use std::collections::HashSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Deref;
 
 use capture_common::{OpenInfo, ROLE_BACKEND, SessionKey, Tracked};
 
@@ -30,10 +33,16 @@ impl OpenBackend {
 /// The server's children that hold a client's connection, except those that `known` says are known.
 pub fn open_backends(server: &Server, mut known: impl FnMut(u32) -> bool) -> Vec<OpenBackend> {
     let Some(port) = server.port else { return Vec::new() };
+    // Both ends of a connection over a Unix socket belong to the network namespace of the client, which may be
+    // another than the server's (`unix_stream_connect` in `net/unix/af_unix.c`). Looked at only if needed.
+    let elsewhere = LazyCell::new(|| {
+        let tables = processes::one_of_each_network().into_iter().map(unix_table);
+        tables.flat_map(|table| unix_connections(&table, port).collect::<Vec<_>>()).collect()
+    });
     processes::children(server.postmaster)
         .into_iter()
         .filter(|child| !known(*child))
-        .filter_map(|child| open_backend(server.postmaster, port, child))
+        .filter_map(|child| open_backend(server.postmaster, port, child, &elsewhere))
         .collect()
 }
 
@@ -50,8 +59,14 @@ fn title_waits(title: &str) -> bool {
             .any(|activity| title.ends_with(activity))
 }
 
-fn open_backend(postmaster: u32, port: u16, tgid: u32) -> Option<OpenBackend> {
-    let (fd, peer) = client_socket(tgid, port)?;
+fn open_backend(
+    postmaster: u32,
+    port: u16,
+    tgid: u32,
+    elsewhere: &impl Deref<Target = HashSet<u64>>,
+) -> Option<OpenBackend> {
+    let title = processes::command_line(tgid).unwrap_or_default();
+    let (fd, peer) = client_socket(tgid, port, title.contains(" [local] "), elsewhere)?;
     let own_pid = processes::own_pid(tgid).unwrap_or(0);
     let mut info = OpenInfo { postmaster, fd, own_pid, ..OpenInfo::default() };
     match peer {
@@ -67,7 +82,6 @@ fn open_backend(postmaster: u32, port: u16, tgid: u32) -> Option<OpenBackend> {
             info.addr = addr.octets();
         }
     }
-    let title = processes::command_line(tgid).unwrap_or_default();
     let (user, database) = title_identity(&title);
     Some(OpenBackend { tgid, info, user, database })
 }
@@ -79,8 +93,14 @@ enum Peer {
 }
 
 /// The descriptor whose local end is the server's own address: other sockets of a backend (postgres_fdw,
-/// dblink, name service) are connected the other way round.
-fn client_socket(tgid: u32, port: u16) -> Option<(u32, Peer)> {
+/// dblink, name service) are connected the other way round. `elsewhere` are the Unix sockets of all network
+/// namespaces, for a `local` client that is not found in the server's own.
+fn client_socket(
+    tgid: u32,
+    port: u16,
+    local: bool,
+    elsewhere: &impl Deref<Target = HashSet<u64>>,
+) -> Option<(u32, Peer)> {
     let sockets = processes::sockets(tgid);
     let read = |table| fs::read_to_string(processes::proc(tgid, table)).unwrap_or_default();
     let find = |inode: u64| sockets.iter().find(|(_, of)| *of == inode).map(|(fd, _)| *fd);
@@ -93,20 +113,23 @@ fn client_socket(tgid: u32, port: u16) -> Option<(u32, Peer)> {
             }
         }
     }
-    let name = format!("/.s.PGSQL.{port}");
-    let find_unix = |table: &str| {
-        let named = table.lines().filter(|line| line.ends_with(&name));
-        named.filter_map(unix_connection).find_map(find).map(|fd| (fd, Peer::Unix))
-    };
-    find_unix(&read("net/unix")).or_else(|| {
-        // Both ends of a connection belong to the network namespace of the client: it may be another than the
-        // server's (`unix_stream_connect` in `net/unix/af_unix.c`).
-        let local = processes::command_line(tgid).is_some_and(|title| title.contains(" [local] "));
-        let networks = if local { processes::one_of_each_network() } else { Vec::new() };
-        networks.into_iter().find_map(|pid| {
-            find_unix(&fs::read_to_string(processes::proc(pid, "net/unix")).unwrap_or_default())
-        })
+    let own = unix_connections(&unix_table(tgid), port).find_map(find);
+    own.or_else(|| {
+        let found = sockets.iter().find(|(_, inode)| local && elsewhere.contains(inode));
+        found.map(|(fd, _)| *fd)
     })
+    .map(|fd| (fd, Peer::Unix))
+}
+
+/// The Unix sockets of a process's network namespace.
+fn unix_table(pid: u32) -> String {
+    fs::read_to_string(processes::proc(pid, "net/unix")).unwrap_or_default()
+}
+
+/// The inodes of connections to a server's Unix socket, server's end.
+fn unix_connections(table: &str, port: u16) -> impl Iterator<Item = u64> {
+    let name = format!("/.s.PGSQL.{port}");
+    table.lines().filter(move |line| line.ends_with(&name)).filter_map(unix_connection)
 }
 
 /// A line of `/proc/net/tcp`: `sl local remote st … inode`, of an established connection to `port`.

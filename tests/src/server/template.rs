@@ -11,7 +11,7 @@ use crate::deps;
 /// Makes `target` a fresh data directory that belongs to the server's account.
 pub(super) fn copy_to(version: u32, target: &Path) -> anyhow::Result<()> {
     let template = template(version)?;
-    deps::run(Command::new("cp").arg("-a").arg(template).arg(target))?;
+    deps::run(Command::new("cp").args(["-a", "--sparse=always"]).arg(template).arg(target))?;
     Ok(())
 }
 

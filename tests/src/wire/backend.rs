@@ -83,9 +83,9 @@ pub fn describe(message: &Message) -> String {
         b'R' => words(&mut line, [body.u32().to_string()]),
         b'K' => words(&mut line, [message.body.len().saturating_sub(4).to_string()]),
         b'v' => {
-            let minor = body.u32() & 0xffff;
+            let version = body.u32();
             let count = body.u32();
-            words(&mut line, [minor.to_string()]);
+            words(&mut line, [format!("{}.{}", version >> 16, version & 0xffff)]);
             words(&mut line, (0..count).map(|_| quote(body.string().as_bytes())));
         }
         _ => {}
