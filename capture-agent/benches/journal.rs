@@ -121,6 +121,8 @@ fn session(n: u128) -> SessionInfo {
         client_encoding: Encoding::default(),
         standard_conforming_strings: true,
         tls: false,
+        tls_version: None,
+        tls_cipher: None,
     }
 }
 

@@ -27,7 +27,7 @@ pub use self::examine::doctor;
 use self::servers::Servers;
 use self::sessions::Sessions;
 use crate::cli::RunOptions;
-use crate::probes::{Kernel, Pins};
+use crate::probes::{Kernel, Pins, TlsProbes};
 use crate::record::journal::SEGMENT_BYTES;
 use crate::record::{Recorder, Settings};
 use crate::session::Limits;
@@ -60,6 +60,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     let (kernel, ring) = Kernel::load(config.ring_size, options.hooks, pins)
         .context("cannot attach to the kernel; see docs/errors.md#cannot-attach")?;
     info!(hooks = %kernel.plan.sockets, "attached");
+    let tls = TlsProbes::new(&kernel, options.tls);
     let mut capture = Capture {
         kernel,
         ring,
@@ -68,7 +69,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
             bytes: config.results.bytes,
             ..Limits::default()
         }),
-        servers: Servers::new(options.servers),
+        servers: Servers::new(options.servers, tls),
         recorder,
         on_stop: config.kernel.on_stop,
         metrics_file: options.metrics_file,

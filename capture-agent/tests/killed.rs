@@ -145,6 +145,8 @@ fn tell(recorder: &mut Recorder, session: &SessionInfo, event: u64) {
             bytes_in: 0,
             bytes_out: 0,
             gap_bytes: 0,
+            socket_bytes_in: 0,
+            socket_bytes_out: 0,
             protocol_error: None,
         };
         recorder.end(session, &end);
@@ -218,6 +220,8 @@ fn session() -> SessionInfo {
         client_encoding: Encoding::default(),
         standard_conforming_strings: true,
         tls: false,
+        tls_version: None,
+        tls_cipher: None,
     }
 }
 

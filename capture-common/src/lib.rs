@@ -5,6 +5,10 @@
 //! keep it so. Numbers are in the host's byte order, except where a field says otherwise.
 #![no_std]
 
+mod site;
+
+pub use site::{Operand, Site};
+
 /// Bytes of one event in the ring: an [`EventHeader`], then `len` bytes of payload.
 ///
 /// The payload is an [`OpenInfo`], raw stream bytes, a [`CloseInfo`] or nothing, by [`EventHeader::kind`].
@@ -21,11 +25,12 @@ pub struct EventHeader {
     pub session: SessionKey,
     /// When it happened: nanoseconds of `CLOCK_MONOTONIC`.
     pub at: u64,
-    /// Position of the payload's first byte in the session's stream of that direction.
+    /// Position of the payload's first byte in the session's stream of that direction; with [`FLAG_SEALED`], in
+    /// the socket's.
     pub offset: u64,
     /// Why bytes are missing right before `offset`, if any are: one of the `LOSS_*` constants.
     pub loss: u32,
-    /// Set on the last event of one system call: [`FLAG_END_OF_CALL`].
+    /// `FLAG_*` flags.
     pub flags: u32,
 }
 
@@ -69,6 +74,8 @@ pub struct OpenInfo {
 pub struct CloseInfo {
     /// Final offset of each direction, indexed by [`FRONTEND`] and [`BACKEND`].
     pub end: [u64; 2],
+    /// Bytes that passed over the socket in each direction.
+    pub socket: [u64; 2],
     /// Why the bytes before each `end` that were not delivered are missing: a `LOSS_*` constant each.
     pub loss: [u32; 2],
     /// The backend's exit code as `wait(2)` reports it.
@@ -87,8 +94,11 @@ pub struct Tracked {
     pub state: u32,
     /// Which session; for a postmaster, `born` is zero.
     pub session: SessionKey,
-    /// Bytes seen so far in each direction, whether or not their events could be delivered.
+    /// Bytes of the session's streams so far, in each direction, whether or not their events could be delivered:
+    /// the socket's bytes until encryption begins, the plaintext from there.
     pub offset: [u64; 2],
+    /// Bytes that passed over the socket so far, in each direction.
+    pub socket: [u64; 2],
     /// Why the latest undelivered bytes of each direction are missing: a `LOSS_*` constant each.
     pub loss: [u32; 2],
     /// The session's socket and peer. In a postmaster: of the connection accepted last.
@@ -97,6 +107,29 @@ pub struct Tracked {
     pub exit_code: u32,
     /// In a postmaster: 1 while an accepted connection waits for its fork.
     pub accepted: u32,
+    /// The call of the TLS library that the process is in, as far as its entry is probed.
+    pub call: TlsCall,
+    /// Address of the `SSL` whose calls move bytes over the client's socket; 0 while that is not known. A backend can
+    /// have other TLS connections: foreign servers, LDAP.
+    pub ssl: u64,
+    /// [`Site::set`] of the sites that read this server's encrypted sessions; 0 if there are none.
+    pub sites: u32,
+    /// Of the event in the making, on its way past the verifier: `FLAG_*` flags above the direction.
+    pub passing: u32,
+    /// The same: its offset.
+    pub start: u64,
+}
+
+/// Arguments of `SSL_read`, `SSL_write` and their `_ex` forms, kept from a site before the call to one after it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsCall {
+    /// The `SSL`; 0 outside a call.
+    pub ssl: u64,
+    /// The caller's buffer.
+    pub buffer: u64,
+    /// Address of the `size_t` that will hold how many bytes were moved.
+    pub length: u64,
 }
 
 /// What a later agent must know of a kernel side that outlived the agent that loaded it: index 0 of the map
@@ -114,7 +147,7 @@ pub struct Meta {
 
 /// Version of everything in this file that an agent reads from a kernel side that another build loaded: the
 /// events' layout and the maps' values. To be raised with every change to them.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// A session opened: payload [`OpenInfo`].
 pub const KIND_OPEN: u16 = 1;
@@ -139,8 +172,13 @@ pub const LOSS_UNREADABLE: u32 = 2;
 /// One system call moved more than [`MAX_CALL_BYTES`].
 pub const LOSS_OVERSIZE: u32 = 3;
 
-/// [`EventHeader::flags`]: this event carries the last bytes of its system call.
+/// [`EventHeader::flags`]: this event carries the last bytes of its call.
 pub const FLAG_END_OF_CALL: u32 = 1;
+/// [`EventHeader::flags`]: these are bytes of an encrypted connection as they passed over the socket. They are not part
+/// of the session's streams; `offset` counts the socket's bytes.
+pub const FLAG_SEALED: u32 = 2;
+/// [`EventHeader::flags`]: the server's TLS or GSS library took or gave these bytes in clear.
+pub const FLAG_PLAINTEXT: u32 = 4;
 
 /// [`Tracked::role`]: the server's first process, which accepts and forks.
 pub const ROLE_POSTMASTER: u32 = 1;
@@ -149,9 +187,15 @@ pub const ROLE_BACKEND: u32 = 2;
 
 /// [`Tracked::state`]: the process exited, but the ring had no room for its [`KIND_CLOSE`].
 pub const STATE_CLOSED: u32 = 1;
+/// [`Tracked::state`]: the session was open before the hooks: whether it is encrypted is not known.
+pub const STATE_FOUND: u32 = 2;
+/// [`Tracked::state`]: what passes over the socket is encrypted.
+pub const STATE_ENCRYPTED: u32 = 4;
+/// [`Tracked::state`]: plaintext of the encrypted session has passed.
+pub const STATE_PLAINTEXT: u32 = 8;
 
 /// Processes that can be followed at once, postmasters included. PostgreSQL's `max_connections` rarely
-/// passes a few thousand; the map costs about 2 MB of kernel memory.
+/// passes a few thousand; the map costs about 3 MB of kernel memory.
 pub const MAX_TRACKED: u32 = 16_384;
 
 /// Payload sizes of the ring's reservations, smallest first. A reservation's size must be a constant for the
@@ -166,6 +210,11 @@ pub const MAX_CHUNKS: usize = 32;
 /// Bytes of one system call that are captured; more is a declared gap. The kernel's default ceiling for a
 /// socket's send buffer is 4 MiB (`net.ipv4.tcp_wmem`), so a single non-blocking send stays under this.
 pub const MAX_CALL_BYTES: u64 = (MAX_CHUNKS * TIERS[TIERS.len() - 1]) as u64;
+
+/// Bytes of an encrypted connection that are delivered as they passed over the socket, in each direction: the
+/// handshake, which names the version and the cipher. A certificate chain rarely passes 16 KiB. No more follow once
+/// plaintext has passed.
+pub const MAX_SEALED: u64 = 64 * 1024;
 
 /// Counters of the kernel side: indexes into the per-CPU `COUNTERS` map.
 pub mod counter {
@@ -199,9 +248,11 @@ const _: () = {
     assert!(offset_of!(EventHeader, at) == 24);
     assert!(size_of::<SessionKey>() == 16);
     assert!(size_of::<OpenInfo>() == 40);
-    assert!(size_of::<CloseInfo>() == 32);
+    assert!(size_of::<CloseInfo>() == 48);
     assert!(size_of::<Meta>() == 16);
-    assert!(size_of::<Tracked>() == 96);
-    assert!(offset_of!(Tracked, open) == 48);
+    assert!(size_of::<TlsCall>() == 24);
+    assert!(size_of::<Tracked>() == 160);
+    assert!(offset_of!(Tracked, open) == 64);
+    assert!(offset_of!(Tracked, call) == 112);
     assert!(align_of::<Tracked>() == 8 && align_of::<EventHeader>() == 8);
 };

@@ -19,6 +19,11 @@ mod numbers {
     const DI: usize = 14;
     const ORIG_AX: usize = 15;
 
+    /// Words of a function call's arguments, at the call: rdi, rsi, rcx (System V ABI, AMD64).
+    pub const CALL_ARG0: usize = DI;
+    pub const CALL_ARG1: usize = SI;
+    pub const CALL_ARG3: usize = 11;
+
     #[inline(always)]
     pub fn number(regs: &Regs) -> u64 {
         regs[ORIG_AX]
@@ -51,6 +56,11 @@ mod numbers {
     const X3: usize = 3;
     const ORIG_X0: usize = 34;
     const SYSCALLNO: usize = 35;
+
+    /// Words of a function call's arguments, at the call: x0, x1, x3 (AAPCS64).
+    pub const CALL_ARG0: usize = 0;
+    pub const CALL_ARG1: usize = X1;
+    pub const CALL_ARG3: usize = X3;
 
     #[inline(always)]
     pub fn number(regs: &Regs) -> u64 {

@@ -10,13 +10,23 @@ use capture_common::{
 
 use crate::maps::{COUNTERS, READER, RING, WAKE_BYTES};
 
-/// `len` bytes at the user address `buf` passed in `direction`. Counts them, whatever becomes of the event.
+/// `len` bytes at the user address `buf`, at position `start` of a stream of the session's: that of `direction`, or,
+/// as `flags` say, the socket's. Whoever calls has counted them already, whatever becomes of the event.
+///
+/// What follows is long, and the verifier would walk through all of it once for each way to get here. So what it knows
+/// of the arguments passes through the map: a number that is loaded from there is unknown to it.
 #[inline(always)]
-pub fn data(backend: &mut Tracked, direction: u16, buf: u64, len: u64) {
+pub fn data(backend: &mut Tracked, direction: u16, start: u64, flags: u32, buf: u64, len: u64) {
+    let (passing, place) = (&raw mut backend.passing, &raw mut backend.start);
+    // SAFETY: both point into the map's value; volatile, lest the compiler see through it.
+    let (passing, start) = unsafe {
+        passing.write_volatile(flags << 16 | u32::from(direction));
+        place.write_volatile(start);
+        (passing.read_volatile(), place.read_volatile())
+    };
+    let (direction, flags) = (passing as u16 & 1, passing >> 16);
     // The mask tells the verifier what the caller knows.
     let index = usize::from(direction & 1);
-    let start = backend.offset[index];
-    backend.offset[index] = start.wrapping_add(len);
     let header = EventHeader {
         kind: KIND_DATA,
         direction,
@@ -26,9 +36,9 @@ pub fn data(backend: &mut Tracked, direction: u16, buf: u64, len: u64) {
         at: unsafe { bpf_ktime_get_ns() },
         offset: start,
         loss: backend.loss[index],
-        flags: FLAG_END_OF_CALL,
+        flags: flags | FLAG_END_OF_CALL,
     };
-    let wakeup = wakeup(start ^ backend.offset[index]);
+    let wakeup = wakeup(start ^ start.wrapping_add(len));
     let outcome = if len <= TIERS[0] as u64 {
         piece::<{ TIERS[0] }>(&header, buf, wakeup)
     } else if len <= TIERS[1] as u64 {
@@ -77,7 +87,13 @@ pub fn close(entry: &mut Tracked) -> bool {
         at: unsafe { bpf_ktime_get_ns() },
         ..EventHeader::default()
     };
-    let info = CloseInfo { end: entry.offset, loss: entry.loss, exit_code: entry.exit_code, reserved: 0 };
+    let info = CloseInfo {
+        end: entry.offset,
+        socket: entry.socket,
+        loss: entry.loss,
+        exit_code: entry.exit_code,
+        reserved: 0,
+    };
     let told = fixed(&header, info);
     if !told {
         entry.state |= STATE_CLOSED;
@@ -147,6 +163,7 @@ fn piece<const N: usize>(header: &EventHeader, buf: u64, wakeup: u64) -> u32 {
 #[inline(always)]
 fn large(backend: &mut Tracked, index: usize, mut header: EventHeader, buf: u64, len: u64, wakeup: u64) {
     const PIECE: u64 = TIERS[TIERS.len() - 1] as u64;
+    let flags = header.flags & !FLAG_END_OF_CALL;
     let mut done = 0u64;
     let mut lost = 0u64;
     for _ in 0..MAX_CHUNKS {
@@ -156,7 +173,7 @@ fn large(backend: &mut Tracked, index: usize, mut header: EventHeader, buf: u64,
         let left = len - done;
         let n = if left < PIECE { left } else { PIECE };
         header.len = n as u32;
-        header.flags = u32::from(left <= PIECE);
+        header.flags = flags | u32::from(left <= PIECE);
         header.loss = backend.loss[index];
         let outcome = piece::<{ TIERS[TIERS.len() - 1] }>(&header, buf.wrapping_add(done), wakeup);
         backend.loss[index] = outcome;

@@ -32,6 +32,7 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
         role: ROLE_BACKEND,
         session: SessionKey { born, tgid, reserved: 0 },
         open: OpenInfo { own_pid: child.own_pid(), ..postmaster.open },
+        sites: postmaster.sites,
         ..Tracked::default()
     };
     if TRACKED.insert(tgid, backend, 0).is_err() {

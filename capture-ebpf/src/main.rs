@@ -2,13 +2,15 @@
 //! their client sockets into one ring.
 //!
 //! It decides nothing about SQL. Each hook family has a file; [`maps`] holds every map; [`emit`] is the one
-//! way out. Memory is read of tracked backends only, and only the buffers of calls on their client socket.
+//! way out. Memory is read of tracked backends only, and only the buffers of calls on their client socket, or of the
+//! calls that encrypt and decrypt what passes over it.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
 
 mod arch;
 mod emit;
+mod encryption;
 mod kernel;
 mod lifecycle;
 mod maps;
@@ -17,6 +19,7 @@ mod sockets;
 mod sockets_fexit;
 mod sockets_sys_exit;
 mod sockets_tracepoint;
+mod tls;
 
 /// The verifier rejects a program that can reach this: an endless loop is its way to see a panic.
 #[cfg(not(test))]

@@ -4,10 +4,10 @@
 //! libc turns into `recvfrom` and `sendto`; the postmaster uses `accept`.
 
 use aya_ebpf::helpers::{bpf_probe_read_user, bpf_probe_read_user_buf};
-use capture_common::OpenInfo;
+use capture_common::{FLAG_SEALED, MAX_SEALED, OpenInfo, STATE_ENCRYPTED, STATE_PLAINTEXT};
 
 use crate::kernel::Task;
-use crate::{emit, process};
+use crate::{emit, encryption, process};
 
 /// `recvfrom(fd, buf, size, flags, …)` or `sendto` with the same arguments returned `ret`.
 #[inline(always)]
@@ -18,9 +18,31 @@ pub fn moved(direction: u16, fd: u64, buf: u64, flags: u64, ret: i64) {
     }
     let Some(backend) = process::backend() else { return };
     // The upper half of a 32-bit argument's register is undefined.
-    if u64::from(backend.open.fd) == fd & 0xffff_ffff {
-        emit::data(backend, direction, buf, ret as u64);
+    if u64::from(backend.open.fd) != fd & 0xffff_ffff {
+        return;
     }
+    let len = ret as u64;
+    // The mask tells the verifier what the caller knows.
+    let index = usize::from(direction & 1);
+    let position = backend.socket[index];
+    backend.socket[index] = position.wrapping_add(len);
+    // The call of the TLS library that moves bytes over the client's socket is one on the client's `SSL`.
+    if backend.call.ssl != 0 {
+        backend.ssl = backend.call.ssl;
+    }
+    encryption::begins_with(backend, direction, position, buf);
+    let (start, flags) = if backend.state & STATE_ENCRYPTED == 0 {
+        let start = backend.offset[index];
+        backend.offset[index] = start.wrapping_add(len);
+        (start, 0)
+    } else {
+        if backend.state & STATE_PLAINTEXT != 0 || position >= MAX_SEALED {
+            return;
+        }
+        (position, FLAG_SEALED)
+    };
+    encryption::begins_after(backend, direction, position, buf, len);
+    emit::data(backend, direction, start, flags, buf, len);
 }
 
 /// `accept(fd, address, …)` returned `ret`. The next process that this postmaster forks serves it.

@@ -52,13 +52,13 @@ fn record(calls: &[Call<'_>], piece: usize) -> String {
             *end += bytes.len() as u64;
             if !call.lost {
                 let end_of_call = index + 1 == last;
-                let data = Data { direction: call.direction, offset, bytes, loss: None, end_of_call, at };
+                let data = Data { direction: call.direction, offset, bytes, loss: None, end_of_call, plaintext: false, at };
                 session.data(data, &mut said);
             }
         }
     }
     let at = Micros(calls.len() as i64);
-    session.close(Close { ends, losses: [None; 2], exit_status: 0, at }, &mut said);
+    session.close(Close { ends, socket: ends, losses: [None; 2], exit_status: 0, at }, &mut said);
     assert_eq!(said.counted, ends[0] + ends[1], "captured and declared are not what passed");
     assert_eq!(said.declared, said.gap_bytes, "the gaps do not add up");
     said.text

@@ -91,13 +91,13 @@ async def errors(connection):
 
 async def main():
     settings = {"application_name": "asyncpg"}
-    connection = await asyncpg.connect(ssl=False, server_settings=settings)
+    connection = await asyncpg.connect(server_settings=settings)
     await statements(connection)
     await cursor(connection)
     await copy(connection)
     await errors(connection)
     await connection.close()
-    async with asyncpg.create_pool(ssl=False, min_size=3, max_size=3) as pool:
+    async with asyncpg.create_pool(min_size=3, max_size=3) as pool:
         await asyncio.gather(*(pool.fetchval("select $1::int", n) for n in range(60)))
 
 

@@ -3,6 +3,9 @@
 
 const { Client, Pool } = require("pg");
 
+// The test's certificate is signed by nobody.
+const ssl = process.env.PGSSLMODE === "require" ? { rejectUnauthorized: false } : false;
+
 async function statements(client) {
   await client.query("drop table if exists node_rows; create table node_rows (id int primary key, name text, doc jsonb)");
   await client.query("insert into node_rows values ($1, $2, $3)", [1, "it's, a 'test' ✓", { key: [1, null] }]);
@@ -45,13 +48,13 @@ async function notifications(client) {
 }
 
 async function main() {
-  const client = new Client({ application_name: "node" });
+  const client = new Client({ application_name: "node", ssl });
   await client.connect();
   await statements(client);
   await errors(client);
   await notifications(client);
   await client.end();
-  const pool = new Pool({ max: 3 });
+  const pool = new Pool({ max: 3, ssl });
   await Promise.all(Array.from({ length: 40 }, (_, number) => pool.query("select $1::int", [number])));
   await pool.end();
   console.log("done");

@@ -24,6 +24,7 @@ pub struct AgentOptions {
     expected: Option<usize>,
     saying: Option<String>,
     hooks: Option<String>,
+    tls: Option<String>,
 }
 
 /// A running agent with a data folder of its own.
@@ -131,6 +132,13 @@ impl AgentOptions {
         self
     }
 
+    /// Reads encrypted sessions here instead of where it costs least.
+    #[must_use]
+    pub fn tls(mut self, source: &str) -> Self {
+        self.tls = Some(source.to_owned());
+        self
+    }
+
     /// What the agent must say once it captures, if not how many servers.
     #[must_use]
     pub fn saying(mut self, words: &str) -> Self {
@@ -153,6 +161,9 @@ impl AgentOptions {
         }
         if let Some(hooks) = &self.hooks {
             command.args(["--hooks", hooks]);
+        }
+        if let Some(tls) = &self.tls {
+            command.args(["--tls", tls]);
         }
         if !self.config.is_empty() {
             let path = folder.path().join("capture.toml");

@@ -16,6 +16,7 @@ pub mod oracle;
 pub mod record;
 pub mod script;
 pub mod server;
+pub mod tls;
 pub mod wait;
 pub mod wire;
 

@@ -58,6 +58,10 @@ pub struct Session {
     pub pod_uid: Option<String>,
     pub pod: Option<String>,
     pub namespace: Option<String>,
+    pub tls_version: Option<String>,
+    pub tls_cipher: Option<String>,
+    pub socket_bytes_in: u64,
+    pub socket_bytes_out: u64,
 }
 
 /// A row of `statements`.
@@ -278,6 +282,12 @@ impl Record {
                 of.filter_map(|gap| gap.length).sum()
             };
             ensure!(session.gap_bytes == missing(None), "gaps of {} bytes, but {session:?}", missing(None));
+            let streams = session.bytes_in + session.bytes_out + session.gap_bytes;
+            let socket = session.socket_bytes_in + session.socket_bytes_out;
+            ensure!(
+                if session.tls { streams <= socket } else { streams == socket },
+                "{streams} bytes of the streams, {socket} of the socket: {session:?}"
+            );
             let statements = self.statements_of(session);
             ensure!(session.statements == statements.len() as u64, "{} rows, {session:?}", statements.len());
             // A message of known length that lost some of its bytes counts with all of them.

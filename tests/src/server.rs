@@ -1,5 +1,6 @@
 //! A real PostgreSQL server in a folder of its own, stopped when it goes out of scope.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
@@ -16,6 +17,7 @@ use crate::log::ServerLog;
 use crate::{deps, wait};
 
 mod account;
+mod certificate;
 mod template;
 
 /// How a server is to be started.
@@ -25,6 +27,8 @@ pub struct ServerOptions {
     settings: Vec<(String, String)>,
     port: Option<u16>,
     container: Option<Arc<Container>>,
+    tls: bool,
+    under: Vec<OsString>,
 }
 
 /// A running server. TCP on 127.0.0.1 and a Unix socket; the superuser is `postgres`, trusted. Roles named
@@ -44,7 +48,7 @@ pub struct Server {
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { version: 15, settings: Vec::new(), port: None, container: None }
+        Self { version: 15, settings: Vec::new(), port: None, container: None, tls: false, under: Vec::new() }
     }
 }
 
@@ -79,6 +83,21 @@ impl ServerOptions {
     #[must_use]
     pub fn container(mut self, container: &Arc<Container>) -> Self {
         self.container = Some(Arc::clone(container));
+        self
+    }
+
+    /// With a certificate of its own: clients that the harness points at it encrypt whatever they send over TCP
+    /// (`sslmode=require`).
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// Started by this program and its arguments, which must end in executing what follows them.
+    #[must_use]
+    pub fn under(mut self, command: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.under = command.into_iter().map(Into::into).collect();
         self
     }
 
@@ -178,7 +197,7 @@ impl Server {
             .env("PGPORT", self.port.to_string())
             .env("PGUSER", "postgres")
             .env("PGDATABASE", "postgres")
-            .env("PGSSLMODE", "disable")
+            .env("PGSSLMODE", if self.options.tls { "require" } else { "disable" })
             .env("PGGSSENCMODE", "disable")
             .env("PGSOCKETS", self.socket_folder())
             .env("PSQLRC", "/dev/null")
@@ -254,6 +273,9 @@ impl Server {
         let socket_folder = self.seen.display();
         text.push_str(&format!("port = {}\nunix_socket_directories = '{socket_folder}'\n", self.port));
         text.push_str(&format!("log_directory = '{socket_folder}/log'\n"));
+        if self.options.tls {
+            text.push_str(&certificate::make(self.folder.path(), &account::postgres()?)?);
+        }
         for (name, value) in &self.options.settings {
             text.push_str(&format!("{name} = '{value}'\n"));
         }
@@ -272,7 +294,10 @@ impl Server {
             Some(container) => {
                 container.command(account.uid, account.gid, &Container::server_program("postgres"))?
             }
-            None => account.command(&deps::server_program(self.version(), "postgres")?),
+            None => {
+                let program = deps::server_program(self.version(), "postgres")?;
+                under(&self.options.under, account.command(&program))
+            }
         };
         let process = command
             .arg("-D")
@@ -299,6 +324,14 @@ impl Server {
         };
         Ok(())
     }
+}
+
+/// `command`, started by the program of `starter`.
+fn under(starter: &[OsString], command: Command) -> Command {
+    let Some((program, arguments)) = starter.split_first() else { return command };
+    let mut started = Command::new(program);
+    started.args(arguments).arg(command.get_program()).args(command.get_args());
+    started
 }
 
 impl Drop for Server {

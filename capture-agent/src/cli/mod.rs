@@ -15,7 +15,7 @@ use sessions::SessionsArgs;
 use show::ShowArgs;
 
 use crate::config::Config;
-use crate::probes::{Selector, SocketHooks};
+use crate::probes::{Selector, SocketHooks, TlsSource};
 use crate::telemetry;
 
 /// Records every session that clients hold with a PostgreSQL server, from inside the kernel.
@@ -72,6 +72,9 @@ struct RunArgs {
     /// Use these hooks instead of the cheapest that load: fexit, sys_exit or tracepoints
     #[arg(long, value_name = "HOOKS")]
     hooks: Option<SocketHooks>,
+    /// Read encrypted sessions here instead of where it costs least: server, library or off
+    #[arg(long, value_name = "WHERE", hide = true)]
+    tls: Option<TlsSource>,
     /// Write metrics to this file in the Prometheus text format, ten times a second
     #[arg(long, value_name = "FILE")]
     metrics_file: Option<PathBuf>,
@@ -105,6 +108,8 @@ pub struct RunOptions {
     pub servers: Vec<Selector>,
     /// The hooks to use; the cheapest that load if none.
     pub hooks: Option<SocketHooks>,
+    /// Where to read encrypted sessions; where it costs least if none.
+    pub tls: Option<TlsSource>,
     /// Where to write metrics, if anywhere.
     pub metrics_file: Option<PathBuf>,
 }
@@ -148,6 +153,7 @@ fn execute(command: Command, agent: Agent) -> anyhow::Result<ExitCode> {
             config: args.place.config()?,
             servers: args.server,
             hooks: args.hooks,
+            tls: args.tls,
             metrics_file: args.metrics_file,
         }),
         Command::Detach(args) => {

@@ -135,7 +135,7 @@ fn print_header(session: &SessionRow, out: &mut impl Write) -> anyhow::Result<()
         )?;
     }
     if session.tls == Some(true) {
-        writeln!(out, "encrypted    the session used TLS: its statements are not in the record")?;
+        writeln!(out, "encrypted    {}", encryption(session))?;
     }
     if let Some(error) = &session.protocol_error {
         writeln!(out, "protocol     {}", brief(error, 200))?;
@@ -149,6 +149,16 @@ fn pod(session: &SessionRow) -> String {
         (_, _, Some(uid)) => format!(", pod {}", brief(uid, 100)),
         _ => String::new(),
     }
+}
+
+/// How the session was encrypted, and whether it could be read all the same.
+fn encryption(session: &SessionRow) -> String {
+    let with = match (&session.tls_version, &session.tls_cipher) {
+        (Some(version), Some(cipher)) => format!("{}, {}", brief(version, 40), brief(cipher, 80)),
+        _ => "version and cipher not seen".to_owned(),
+    };
+    let unread = session.statements == Some(0) && session.gap_bytes > Some(0);
+    if unread { format!("{with}: its statements are not in the record") } else { with }
 }
 
 fn peer(session: &SessionRow) -> String {

@@ -3,7 +3,8 @@
 //!
 //! A [`Decoder`] cuts one direction of one session into [`Frame`]s. [`frontend`], [`backend`] and [`startup`]
 //! read the bodies, borrowed, without ever believing a count or a length before its bytes are there. [`resync`]
-//! tells where, after lost bytes, a message provably begins.
+//! tells where, after lost bytes, a message provably begins. [`handshake`] reads what an encrypted connection shows in
+//! clear.
 //!
 //! What proves the client's or the server's identity ends here: of PasswordMessage and the SASL and GSS
 //! messages nothing leaves, of AuthenticationRequest the kind and the names of SASL mechanisms, of
@@ -12,6 +13,7 @@
 pub mod backend;
 mod decoder;
 pub mod frontend;
+pub mod handshake;
 #[cfg(test)]
 mod oracle_tests;
 mod reader;

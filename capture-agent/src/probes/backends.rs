@@ -6,7 +6,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 
-use capture_common::{OpenInfo, ROLE_BACKEND, SessionKey, Tracked};
+use capture_common::{OpenInfo, ROLE_BACKEND, STATE_FOUND, SessionKey, Tracked};
 
 use super::processes;
 use super::servers::Server;
@@ -26,7 +26,7 @@ pub struct OpenBackend {
 
 impl OpenBackend {
     pub(super) fn entry(&self, session: SessionKey) -> Tracked {
-        Tracked { role: ROLE_BACKEND, session, open: self.info, ..Tracked::default() }
+        Tracked { role: ROLE_BACKEND, state: STATE_FOUND, session, open: self.info, ..Tracked::default() }
     }
 }
 

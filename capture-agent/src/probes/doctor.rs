@@ -6,7 +6,8 @@ use std::path::Path;
 use super::btf::KernelTypes;
 use super::hooks::SocketHooks;
 use super::kernel::{Kernel, chain};
-use super::servers::{Selector, find_servers};
+use super::servers::{Selector, Server, find_servers};
+use super::tls::TlsPlan;
 
 /// One thing that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +37,9 @@ pub enum Verdict {
 pub fn examine(selectors: &[Selector]) -> Vec<Check> {
     let mut checks = vec![kernel(), types(), rights(), lockdown(), pid_namespace(), tracefs()];
     checks.extend(hooks());
-    checks.push(servers(selectors));
+    let servers = selected(selectors);
+    checks.push(found(&servers));
+    checks.extend(servers.iter().map(encryption));
     checks
 }
 
@@ -143,19 +146,21 @@ fn tracefs() -> Check {
 /// Loads each family on its own. The first that loads is the one that `run` uses.
 fn hooks() -> Vec<Check> {
     let mut chosen = false;
-    let mut checks: Vec<Check> = SocketHooks::ALL
-        .into_iter()
-        .map(|family| match Kernel::load(PROBE_RING, Some(family), None) {
+    let mut checks = Vec::new();
+    for family in SocketHooks::ALL {
+        let check = match Kernel::load(PROBE_RING, Some(family), None) {
             Ok(_) if chosen => ok("hooks", format!("{family}: loads, not needed")),
-            Ok(_) => {
+            Ok((kernel, _)) => {
                 chosen = true;
+                checks.push(probes(&kernel));
                 ok("hooks", format!("{family}: loads, will be used"))
             }
             Err(error) => {
                 note("hooks", format!("{family}: {}", chain(&error)), "none, if another family loads")
             }
-        })
-        .collect();
+        };
+        checks.push(check);
+    }
     if !chosen {
         checks.push(fail(
             "hooks",
@@ -166,29 +171,67 @@ fn hooks() -> Vec<Check> {
     checks
 }
 
-fn servers(selectors: &[Selector]) -> Check {
-    let servers = find_servers();
+/// Whether this kernel takes the programs that read encrypted sessions.
+fn probes(kernel: &Kernel) -> Check {
+    match kernel.refuses_probes() {
+        None => ok("TLS probes", "load".into()),
+        Some(reason) => note(
+            "TLS probes",
+            format!("encrypted sessions are not read: {reason}"),
+            "boot Linux 5.15 or later: probes of older ones carry nothing that tells where the plaintext stands",
+        ),
+    }
+}
+
+fn selected(selectors: &[Selector]) -> Vec<Server> {
+    find_servers()
+        .into_iter()
+        .filter(|server| selectors.is_empty() || selectors.iter().any(|selector| selector.selects(server)))
+        .collect()
+}
+
+fn found(servers: &[Server]) -> Check {
     let listed: Vec<String> = servers
         .iter()
-        .filter(|server| selectors.is_empty() || selectors.iter().any(|selector| selector.selects(server)))
         .map(|server| {
-            let port = server.port.map_or_else(|| "port unknown".into(), |port| format!("port {port}"));
             let version = server.version.as_deref().unwrap_or("?");
             let place = server.container.as_ref().map_or_else(String::new, |container| {
                 format!(", container {}", container.id.chars().take(12).collect::<String>())
             });
-            format!("PostgreSQL {version}, {port}, pid {}{place}", server.postmaster)
+            format!("PostgreSQL {version}, {}, pid {}{place}", port(server), server.postmaster)
         })
         .collect();
     if listed.is_empty() {
         return note(
             "servers",
-            format!("none selected, {} found", servers.len()),
+            format!("none selected, {} found", find_servers().len()),
             "nothing to do: a server that starts later is found by itself; if one runs now, check --server and the \
              PID namespace",
         );
     }
     ok("servers", listed.join("; "))
+}
+
+/// Where the server's encrypted sessions would be read.
+fn encryption(server: &Server) -> Check {
+    match TlsPlan::of(server.postmaster, None) {
+        Ok(plan) if plan.is_cheap() => ok("TLS", format!("{}: {plan}", port(server))),
+        Ok(plan) => note(
+            "TLS",
+            format!("{}: {plan}", port(server)),
+            "works, but each read and write of an encrypted session costs some 20 µs on a virtual machine: a server \
+             whose be_tls_read and be_tls_write are exported, as PostgreSQL's own build leaves them, costs 1 µs",
+        ),
+        Err(reason) => note(
+            "TLS",
+            format!("{}: encrypted sessions are not read: {reason}", port(server)),
+            "nothing, if no client uses TLS; else see docs/errors.md#no-tls-probes",
+        ),
+    }
+}
+
+fn port(server: &Server) -> String {
+    server.port.map_or_else(|| "port unknown".into(), |port| format!("port {port}"))
 }
 
 fn ok(name: &'static str, found: String) -> Check {

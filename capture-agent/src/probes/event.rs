@@ -1,8 +1,8 @@
 //! What the kernel side reports, read from the ring's bytes.
 
 use capture_common::{
-    BACKEND, CloseInfo, EventHeader, FLAG_END_OF_CALL, KIND_CLOSE, KIND_DATA, KIND_EXEC, KIND_OPEN, OpenInfo,
-    SessionKey,
+    BACKEND, CloseInfo, EventHeader, FLAG_END_OF_CALL, FLAG_PLAINTEXT, FLAG_SEALED, KIND_CLOSE, KIND_DATA,
+    KIND_EXEC, KIND_OPEN, OpenInfo, SessionKey,
 };
 
 /// One event. Times are nanoseconds of `CLOCK_MONOTONIC`.
@@ -25,12 +25,14 @@ pub enum Event<'a> {
         at: u64,
         /// Whether the server sent them; else the client did.
         from_server: bool,
-        /// Position of the first byte in its stream.
+        /// Position of the first byte in its stream; of sealed bytes, in the socket's.
         offset: u64,
         /// Why bytes are missing right before `offset`, if they are: a `LOSS_*` constant.
         loss: u32,
-        /// Whether these are the last bytes of their system call.
+        /// Whether these are the last bytes of their call.
         end_of_call: bool,
+        /// In which form they were seen.
+        form: Form,
         /// The bytes.
         bytes: &'a [u8],
     },
@@ -50,6 +52,29 @@ pub enum Event<'a> {
     },
 }
 
+/// In which form bytes were seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As they passed over the socket.
+    Socket,
+    /// The same, of a connection that is encrypted: they are not part of the session's streams.
+    Sealed,
+    /// As the server took or gave them, on a connection that is encrypted.
+    Plaintext,
+}
+
+impl Form {
+    fn from_flags(flags: u32) -> Self {
+        if flags & FLAG_SEALED != 0 {
+            Self::Sealed
+        } else if flags & FLAG_PLAINTEXT != 0 {
+            Self::Plaintext
+        } else {
+            Self::Socket
+        }
+    }
+}
+
 impl<'a> Event<'a> {
     /// Reads a ring entry; none if it is not one that this build knows.
     #[inline]
@@ -66,6 +91,7 @@ impl<'a> Event<'a> {
                 offset: u64_at(header, 32)?,
                 loss: u32_at(header, 40)?,
                 end_of_call: u32_at(header, 44)? & FLAG_END_OF_CALL != 0,
+                form: Form::from_flags(u32_at(header, 44)?),
                 bytes: payload,
             }),
             KIND_OPEN => Some(Self::Open { key, at, info: open_info(payload)? }),
@@ -92,8 +118,9 @@ fn open_info(bytes: &[u8]) -> Option<OpenInfo> {
 fn close_info(bytes: &[u8]) -> Option<CloseInfo> {
     Some(CloseInfo {
         end: [u64_at(bytes, 0)?, u64_at(bytes, 8)?],
-        loss: [u32_at(bytes, 16)?, u32_at(bytes, 20)?],
-        exit_code: u32_at(bytes, 24)?,
+        socket: [u64_at(bytes, 16)?, u64_at(bytes, 24)?],
+        loss: [u32_at(bytes, 32)?, u32_at(bytes, 36)?],
+        exit_code: u32_at(bytes, 40)?,
         reserved: 0,
     })
 }
@@ -145,6 +172,7 @@ mod tests {
                 offset: 44,
                 loss: 1,
                 end_of_call: true,
+                form: Form::Socket,
                 bytes: b"abc"
             }
         );

@@ -1,6 +1,7 @@
 //! Loads the eBPF object, attaches the cheapest hooks that this kernel takes, and speaks to its maps.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -19,6 +20,8 @@ use super::hooks::{LIFECYCLE, Plan, SocketHooks};
 use super::pins::Pins;
 use super::processes::monotonic_now;
 use super::ring::Ring;
+use super::tls::Probe;
+use super::uprobes::Uprobes;
 
 /// The kernel side, loaded and attached.
 ///
@@ -27,6 +30,7 @@ pub struct Kernel {
     /// Keeps what is not pinned; none if the kernel side was adopted.
     object: Option<Ebpf>,
     links: Vec<(String, FdLink)>,
+    uprobes: Uprobes,
     pins: Option<Pins>,
     tracked: HashMap<MapData, u32, Tracked>,
     counters: PerCpuArray<MapData, u64>,
@@ -129,6 +133,7 @@ impl Kernel {
         let kernel = Self {
             object: None,
             links: Vec::new(),
+            uprobes: Uprobes::adopt(pins),
             tracked: pinned_map(pins, "TRACKED", Map::HashMap)?,
             counters: pinned_map(pins, "COUNTERS", Map::PerCpuArray)?,
             logger: pinned_program(pins).and_then(|id| EbpfLogger::init_from_id(id).ok()),
@@ -171,6 +176,7 @@ impl Kernel {
         }
         let kernel = Self {
             links,
+            uprobes: Uprobes::load(&mut ebpf, pins.as_ref()),
             pins,
             tracked: HashMap::try_from(take(&mut ebpf, "TRACKED")?)?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?,
@@ -188,9 +194,10 @@ impl Kernel {
         Ok((Self { object: Some(ebpf), ..kernel }, ring))
     }
 
-    /// Follows a postmaster: from now on each connection that it accepts is a session.
-    pub fn follow_postmaster(&mut self, tgid: u32) -> Result<(), MapError> {
-        let mut entry = Tracked { role: ROLE_POSTMASTER, ..Tracked::default() };
+    /// Follows a postmaster: from now on each connection that it accepts is a session. `sites` is the set of probes
+    /// that read its encrypted sessions, 0 if there is none.
+    pub fn follow_postmaster(&mut self, tgid: u32, sites: u16) -> Result<(), MapError> {
+        let mut entry = Tracked { role: ROLE_POSTMASTER, sites: sites.into(), ..Tracked::default() };
         entry.session.tgid = tgid;
         entry.open.postmaster = tgid;
         match self.tracked.insert(tgid, entry, BPF_NOEXIST) {
@@ -202,14 +209,17 @@ impl Kernel {
         }
     }
 
-    /// Follows a backend that was there before the hooks. Whether it was not followed already.
+    /// Follows a backend that was there before the hooks. Whether it was not followed already. `sites`: as
+    /// [`Kernel::follow_postmaster`].
     pub fn follow_backend(
         &mut self,
         backend: &OpenBackend,
+        sites: u16,
         born: u64,
     ) -> Result<Option<SessionKey>, MapError> {
         let session = SessionKey { born, tgid: backend.tgid, reserved: 0 };
-        match self.tracked.insert(backend.tgid, backend.entry(session), BPF_NOEXIST) {
+        let entry = Tracked { sites: sites.into(), ..backend.entry(session) };
+        match self.tracked.insert(backend.tgid, entry, BPF_NOEXIST) {
             Ok(()) => Ok(Some(session)),
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
                 Ok(None)
@@ -253,9 +263,35 @@ impl Kernel {
         }
     }
 
+    /// Attaches probes to instructions of `file`, for every process that runs them; all or none. `set` names them.
+    pub(super) fn attach_probes(
+        &mut self,
+        set: &str,
+        file: &Path,
+        probes: &[Probe],
+    ) -> Result<(), LoadError> {
+        self.uprobes.attach(self.object.as_mut(), self.pins.as_ref(), set, file, probes)
+    }
+
+    /// Removes the probes of a set.
+    pub(super) fn detach_probes(&mut self, set: &str) {
+        self.uprobes.detach(self.pins.as_ref(), set);
+    }
+
+    /// The sets of probes that are attached.
+    pub(super) fn probe_sets(&self) -> Vec<String> {
+        self.uprobes.sets()
+    }
+
+    /// Why no probe can be attached, if none can.
+    pub fn refuses_probes(&self) -> Option<&str> {
+        self.uprobes.refused()
+    }
+
     /// Removes every hook; the maps stay, so that what they hold can be drained.
     pub fn detach(&mut self) {
         self.links.clear();
+        self.uprobes.clear();
         if let Some(pins) = self.pins.take()
             && let Err(error) = pins.clear()
         {

@@ -15,13 +15,16 @@ mod pins;
 mod processes;
 mod ring;
 mod servers;
+mod tls;
+mod uprobes;
 
 pub use backends::{OpenBackend, open_backends, waits_for_client};
 pub use container::{Container, Pod};
-pub use event::Event;
+pub use event::{Event, Form};
 pub use hooks::{Plan, SocketHooks};
 pub use kernel::{Counters, Kernel, LoadError};
 pub use pins::Pins;
 pub use processes::{executable, monotonic_now, raise_priority, unix_offset};
 pub use ring::Ring;
 pub use servers::{Selector, Server, find_servers, is_server_process};
+pub use tls::{NoTls, TlsPlan, TlsProbes, TlsSource};

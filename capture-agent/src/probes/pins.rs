@@ -56,6 +56,18 @@ impl Pins {
         self.folder.join(format!("link_{name}"))
     }
 
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("prog_{name}"))
+    }
+
+    /// The names of the links that are pinned.
+    pub(super) fn links(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| Some(entry.file_name().to_str()?.strip_prefix("link_")?.to_owned()))
+            .collect()
+    }
+
     /// Makes the folder, and mounts the BPF file system first if it is not.
     pub(super) fn prepare(&self) -> io::Result<()> {
         let mount = self.folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));

@@ -80,6 +80,10 @@ pub struct SessionRow {
     pub server_pid: Option<i64>,
     pub server_port: Option<i64>,
     pub pod_uid: Option<String>,
+    pub tls_version: Option<String>,
+    pub tls_cipher: Option<String>,
+    pub socket_bytes_in: Option<i64>,
+    pub socket_bytes_out: Option<i64>,
 }
 
 /// The sessions that a filter wants, by the time of their start. The flag says whether the limit left out some.
@@ -139,6 +143,10 @@ impl SessionRow {
             server_pid: row.number("server_pid"),
             server_port: row.number("server_port"),
             pod_uid: row.owned("pod_uid"),
+            tls_version: row.owned("tls_version"),
+            tls_cipher: row.owned("tls_cipher"),
+            socket_bytes_in: row.number("socket_bytes_in"),
+            socket_bytes_out: row.number("socket_bytes_out"),
         }
     }
 

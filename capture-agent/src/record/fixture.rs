@@ -73,6 +73,8 @@ pub(crate) fn session(n: u128, started_at: Micros) -> SessionInfo {
         client_encoding: Encoding::default(),
         standard_conforming_strings: true,
         tls: false,
+        tls_version: None,
+        tls_cipher: None,
     }
 }
 
@@ -150,6 +152,8 @@ pub(crate) fn end(session: &SessionInfo, statements: u64) -> SessionEnd {
         bytes_in: 100,
         bytes_out: 200,
         gap_bytes: 0,
+        socket_bytes_in: 100,
+        socket_bytes_out: 200,
         protocol_error: None,
     }
 }

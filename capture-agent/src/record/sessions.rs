@@ -43,6 +43,10 @@ pub(super) struct Sessions {
     protocol_error: StringBuilder,
     host_pid: Vec<i32>,
     servers: Vec<Arc<ServerOrigin>>,
+    tls_version: StringBuilder,
+    tls_cipher: StringBuilder,
+    socket_bytes_in: Vec<i64>,
+    socket_bytes_out: Vec<i64>,
     stake: Stake,
 }
 
@@ -74,6 +78,10 @@ impl Sessions {
             protocol_error: StringBuilder::new(),
             host_pid: Vec::new(),
             servers: Vec::new(),
+            tls_version: StringBuilder::new(),
+            tls_cipher: StringBuilder::new(),
+            socket_bytes_in: Vec::new(),
+            socket_bytes_out: Vec::new(),
             stake: Stake::default(),
         }
     }
@@ -110,6 +118,10 @@ impl Sessions {
         self.protocol_error.append_option(end.protocol_error.as_deref());
         self.host_pid.push(process_id(origin.host_pid));
         self.servers.push(Arc::clone(&origin.server));
+        self.tls_version.append_option(session.tls_version.as_deref());
+        self.tls_cipher.append_option(session.tls_cipher.as_deref());
+        self.socket_bytes_in.push(number(end.socket_bytes_in));
+        self.socket_bytes_out.push(number(end.socket_bytes_out));
         self.stake.note(Loss {
             session: Some(origin.id),
             table: Table::Sessions,
@@ -175,6 +187,10 @@ impl Sessions {
             number_of_server(|server| (server.pid != 0).then(|| process_id(server.pid))),
             number_of_server(|server| server.port.map(i32::from)),
             of_server(|server| server.pod_uid.as_deref()),
+            Arc::new(self.tls_version.finish()),
+            Arc::new(self.tls_cipher.finish()),
+            numbers(&mut self.socket_bytes_in),
+            numbers(&mut self.socket_bytes_out),
         ];
         Ok((RecordBatch::try_new(Table::Sessions.schema(), columns)?, self.stake.take()))
     }

@@ -130,6 +130,10 @@ fn sessions() -> Vec<Field> {
         Field::new("server_pid", DataType::Int32, true),
         Field::new("server_port", DataType::Int32, true),
         text("pod_uid"),
+        text("tls_version"),
+        text("tls_cipher"),
+        count("socket_bytes_in"),
+        count("socket_bytes_out"),
     ]
 }
 

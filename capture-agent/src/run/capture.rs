@@ -190,7 +190,7 @@ impl Capture {
         if self.on_stop == OnStop::Stay && self.kernel.is_pinned() {
             self.drain(clock);
             self.commit();
-            self.sessions.pause(&mut self.recorder);
+            self.sessions.pause(&self.kernel.all_tracked(), &mut self.recorder);
             self.recorder.suspend()?;
             return Ok(());
         }

@@ -9,7 +9,7 @@ use capture_common::{
 };
 use uuid::{NoContext, Timestamp, Uuid};
 
-use crate::probes::{self, Event, OpenBackend};
+use crate::probes::{self, Event, Form, OpenBackend};
 use crate::record::Recorder;
 use crate::session::{
     Close, Data, Direction, Limits, Micros, Origin, ServerOrigin, Session, SessionId, Transport,
@@ -91,7 +91,7 @@ impl Sessions {
     /// Bytes passed. False if the session is not known.
     #[inline]
     pub(super) fn data(&mut self, event: &Event<'_>, clock: Clock, recorder: &mut Recorder) -> bool {
-        let Event::Data { key, at, from_server, offset, loss, end_of_call, bytes } = *event else {
+        let Event::Data { key, at, from_server, offset, loss, end_of_call, form, bytes } = *event else {
             return true;
         };
         let Some(open) = self.open.get_mut(&key.tgid).filter(|open| open.key == key) else { return false };
@@ -100,8 +100,13 @@ impl Sessions {
             self.changed.push(key.tgid);
         }
         let direction = if from_server { Direction::Backend } else { Direction::Frontend };
+        if form == Form::Sealed {
+            open.session.sealed(direction, offset, bytes);
+            return true;
+        }
         let loss = Loss::from_code(loss);
-        open.session.data(Data { direction, offset, bytes, loss, end_of_call, at: clock.unix(at) }, recorder);
+        let (plaintext, at) = (form == Form::Plaintext, clock.unix(at));
+        open.session.data(Data { direction, offset, bytes, loss, end_of_call, plaintext, at }, recorder);
         true
     }
 
@@ -112,8 +117,9 @@ impl Sessions {
         }
         if let Some(open) = self.open.remove(&key.tgid) {
             self.ended.extend(open.saved.then_some(key));
+            let CloseInfo { end: ends, socket, exit_code: exit_status, .. } = *info;
             let losses = info.loss.map(Loss::from_code);
-            open.session.close(Close { ends: info.end, losses, exit_status: info.exit_code, at }, recorder);
+            open.session.close(Close { ends, socket, losses, exit_status, at }, recorder);
         }
     }
 
@@ -125,6 +131,7 @@ impl Sessions {
             if entry.state & STATE_CLOSED != 0 {
                 let info = CloseInfo {
                     end: entry.offset,
+                    socket: entry.socket,
                     loss: entry.loss,
                     exit_code: entry.exit_code,
                     reserved: 0,
@@ -134,6 +141,7 @@ impl Sessions {
             } else if let Some(open) = self.open.get_mut(&entry.session.tgid)
                 && open.key == entry.session
             {
+                open.session.socket_at(entry.socket);
                 advance(&mut open.session, entry.offset, entry.loss, at, recorder);
                 if !open.changed {
                     open.changed = true;
@@ -152,9 +160,16 @@ impl Sessions {
         }
     }
 
-    /// The agent stops and the kernel side goes on: every session gets a row, which a later one supersedes, and
-    /// stays as it is.
-    pub(super) fn pause(&mut self, recorder: &mut Recorder) {
+    /// The agent stops and the kernel side, which has counted so much, goes on: every session gets a row, which a later
+    /// one supersedes, and stays as it is.
+    pub(super) fn pause(&mut self, tracked: &[Tracked], recorder: &mut Recorder) {
+        for entry in tracked.iter().filter(|entry| entry.role == ROLE_BACKEND) {
+            if let Some(open) =
+                self.open.get_mut(&entry.session.tgid).filter(|open| open.key == entry.session)
+            {
+                open.session.socket_at(entry.socket);
+            }
+        }
         for open in self.open.values() {
             open.session.pause(recorder);
         }

@@ -106,6 +106,10 @@ pub struct SessionInfo {
     pub standard_conforming_strings: bool,
     /// Whether the session's bytes are encrypted.
     pub tls: bool,
+    /// The version of TLS, such as `TLSv1.3`, if the handshake was seen.
+    pub tls_version: Option<Arc<str>>,
+    /// The cipher suite, as OpenSSL names it, if the handshake was seen.
+    pub tls_cipher: Option<Arc<str>>,
 }
 
 /// How a statement reached the server.
@@ -408,8 +412,12 @@ pub struct SessionEnd {
     /// Bytes of the server's stream that are in the record.
     pub bytes_out: u64,
     /// Bytes of both streams that are not: the sum of the session's gaps. `bytes_in + bytes_out + gap_bytes`
-    /// is what the kernel counted.
+    /// is what the kernel counted: on the socket, or, where encryption could be read, in front of it.
     pub gap_bytes: u64,
+    /// Bytes that the kernel counted on the socket, from the client.
+    pub socket_bytes_in: u64,
+    /// Bytes that the kernel counted on the socket, to the client.
+    pub socket_bytes_out: u64,
     /// The first violation of the protocol, in words, if there was one.
     pub protocol_error: Option<String>,
 }

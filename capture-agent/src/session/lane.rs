@@ -77,6 +77,26 @@ impl Lane {
         lost_sync.is_some()
     }
 
+    /// The stream goes on in clear: the next byte is taken for what `mode` says. What was left out of the record so far
+    /// was encrypted.
+    pub(super) fn in_clear(&mut self, mode: Mode, info: &SessionInfo, sink: &mut impl Sink) {
+        if let Some(open) = &mut self.open {
+            open.reason = GapReason::Encrypted;
+        }
+        self.flush(info, sink);
+        self.why = GapReason::Resync;
+        self.decoder.resume(self.ledger.next());
+        self.decoder.set_mode(mode);
+    }
+
+    /// Declares the stream up to `end` as encrypted: it was never in clear.
+    pub(super) fn unread(&mut self, end: u64, at: Micros, info: &SessionInfo, sink: &mut impl Sink) {
+        if let Some(Hole { offset, length, .. }) = self.ledger.advance(end, None) {
+            let reason = GapReason::Encrypted;
+            sink.gap(info, &Gap { direction: self.direction, offset, length, at, reason });
+        }
+    }
+
     /// Leaves captured bytes out of the record, for the reason that stands.
     pub(super) fn declare(
         &mut self,

@@ -9,6 +9,7 @@
 
 mod conversation;
 mod copy;
+mod encryption;
 mod exchange;
 mod hold;
 mod lane;
@@ -31,13 +32,14 @@ pub use saved::RestoreError;
 use serde::{Deserialize, Serialize};
 
 use conversation::{Conversation, Then, Turn};
+use encryption::Encryption;
 use hold::Hold;
 use lane::Lane;
 
 use crate::frames::{Mode, Step};
 use crate::streams::Loss;
 
-/// Bytes that passed over a session's socket: one event of the kernel side's.
+/// Bytes of a session: one event of the kernel side's.
 #[derive(Clone, Copy, Debug)]
 pub struct Data<'a> {
     /// Which way they went.
@@ -48,8 +50,10 @@ pub struct Data<'a> {
     pub bytes: &'a [u8],
     /// Why bytes are missing right before them, if any are.
     pub loss: Option<Loss>,
-    /// Whether they are the last of their system call.
+    /// Whether they are the last of their call.
     pub end_of_call: bool,
+    /// Whether the session is encrypted, and these are what the server took or gave in clear.
+    pub plaintext: bool,
     /// When they passed.
     pub at: Micros,
 }
@@ -59,6 +63,8 @@ pub struct Data<'a> {
 pub struct Close {
     /// Where each stream ended: the client's, the server's.
     pub ends: [u64; 2],
+    /// How many bytes passed over the socket: from the client, to it.
+    pub socket: [u64; 2],
     /// Why bytes before each end are missing, if any are.
     pub losses: [Option<Loss>; 2],
     /// The backend's exit status as `wait(2)` reports it.
@@ -69,8 +75,8 @@ pub struct Close {
 
 /// One session, from its first byte to its last.
 ///
-/// Hand it every event with [`Session::data`], in the order in which they happened, and end it with
-/// [`Session::close`] or [`Session::stop`].
+/// Hand it every event with [`Session::data`] or [`Session::sealed`], in the order in which they happened, and end it
+/// with [`Session::close`] or [`Session::stop`].
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Session {
     info: SessionInfo,
@@ -80,6 +86,7 @@ pub struct Session {
     sync: sync::Sync,
     /// Set from the point where a stream was found again until the pairing is proven.
     hold: Option<Hold>,
+    encryption: Encryption,
     protocol_error: Option<String>,
 }
 
@@ -96,6 +103,8 @@ impl Session {
             client_encoding: value::Encoding::default(),
             standard_conforming_strings: true,
             tls: false,
+            tls_version: None,
+            tls_cipher: None,
             origin,
         };
         Self {
@@ -106,6 +115,7 @@ impl Session {
             conversation: Conversation::new(limits, partial),
             sync: sync::Sync::new(partial && idle),
             hold: None,
+            encryption: Encryption::default(),
             protocol_error: None,
         }
     }
@@ -120,9 +130,12 @@ impl Session {
         self.frontend.decoder.held() + self.backend.decoder.held() + self.conversation.held()
     }
 
-    /// Bytes passed over the session's socket.
+    /// Bytes passed over the session's socket; or, once it is encrypted, through the server's encryption.
     pub fn data(&mut self, data: Data<'_>, sink: &mut impl Sink) {
-        let Data { direction, offset, bytes, loss, end_of_call, at } = data;
+        let Data { direction, offset, bytes, loss, end_of_call, plaintext, at } = data;
+        if plaintext {
+            self.in_clear(sink);
+        }
         let accepted = self.lane(direction).ledger.accept(offset, bytes, loss);
         if let Some(hole) = accepted.hole {
             self.hole(direction, hole, at, sink);
@@ -149,8 +162,9 @@ impl Session {
 
     /// The backend ended, and the session with it.
     pub fn close(mut self, close: Close, sink: &mut impl Sink) {
-        let Close { ends: [frontend, backend], losses: [frontend_loss, backend_loss], exit_status, at } =
-            close;
+        let Close { ends: [frontend, backend], socket, losses, exit_status, at } = close;
+        let [frontend_loss, backend_loss] = losses;
+        self.socket_at(socket);
         self.advance_to(Direction::Frontend, frontend, frontend_loss, at, sink);
         self.advance_to(Direction::Backend, backend, backend_loss, at, sink);
         let signal = u8::try_from(exit_status & WAIT_SIGNAL).unwrap_or(0);
@@ -185,10 +199,12 @@ impl Session {
         self.conversation.end_all(status, &mut Turn { info: &mut self.info, at, sink });
         self.frontend.flush(&self.info, sink);
         self.backend.flush(&self.info, sink);
+        self.declare_unread(at, sink);
         sink.end(&self.info, &self.totals(ended_at, reason));
     }
 
     fn totals(&self, ended_at: Option<Micros>, reason: EndReason) -> SessionEnd {
+        let [socket_bytes_in, socket_bytes_out] = self.socket();
         SessionEnd {
             ended_at,
             reason,
@@ -197,6 +213,8 @@ impl Session {
             bytes_in: self.frontend.recorded(),
             bytes_out: self.backend.recorded(),
             gap_bytes: self.frontend.missing().saturating_add(self.backend.missing()),
+            socket_bytes_in,
+            socket_bytes_out,
             protocol_error: self.protocol_error.clone(),
         }
     }
@@ -288,7 +306,8 @@ impl Session {
         }
     }
 
-    /// From `offset` on of the direction that showed it, and from here on of the other, nothing can be read.
+    /// From `offset` on of the direction that showed it, and from here on of the other, nothing can be read, unless
+    /// plaintext comes.
     fn encrypted(&mut self, offset: u64, direction: Direction, at: Micros, sink: &mut impl Sink) {
         self.info.tls = true;
         self.frontend.stop_reading(Mode::Opaque, GapReason::Encrypted);

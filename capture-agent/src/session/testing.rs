@@ -222,7 +222,7 @@ impl Talk {
 
     pub(crate) fn closing(&self, exit_status: u32) -> Close {
         let at = Micros(1_000 + self.0.len() as i64);
-        Close { ends: self.ends(), losses: [None; 2], exit_status, at }
+        Close { ends: self.ends(), socket: self.ends(), losses: [None; 2], exit_status, at }
     }
 
     pub(crate) fn play(&self, origin: Origin, limits: Limits, recorder: &mut Recorder) -> Session {
@@ -236,6 +236,7 @@ impl Talk {
                 bytes: &call.bytes,
                 loss: None,
                 end_of_call: true,
+                plaintext: false,
                 at: Micros(1_000 + index as i64),
             };
             session.data(data, recorder);

@@ -304,6 +304,8 @@ fn session_end(body: &mut Cursor<'_>) -> Read<SessionEnd> {
         bytes_in: body.number()?,
         bytes_out: body.number()?,
         gap_bytes: body.number()?,
+        socket_bytes_in: body.number()?,
+        socket_bytes_out: body.number()?,
         protocol_error: body.text()?.map(str::to_owned),
     })
 }

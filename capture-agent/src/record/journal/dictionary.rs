@@ -110,6 +110,8 @@ fn is_same_session(known: &SessionInfo, session: &SessionInfo) -> bool {
         && known.client_encoding == session.client_encoding
         && known.standard_conforming_strings == session.standard_conforming_strings
         && known.tls == session.tls
+        && same(&known.tls_version, &session.tls_version)
+        && same(&known.tls_cipher, &session.tls_cipher)
         && known.origin.partial == session.origin.partial
 }
 

@@ -131,7 +131,15 @@ impl Encoder {
         put(out, session);
         put_option(out, ended.ended_at.map(|at| at.0));
         put_end_reason(out, &ended.reason);
-        for number in [ended.statements, ended.errors, ended.bytes_in, ended.bytes_out, ended.gap_bytes] {
+        for number in [
+            ended.statements,
+            ended.errors,
+            ended.bytes_in,
+            ended.bytes_out,
+            ended.gap_bytes,
+            ended.socket_bytes_in,
+            ended.socket_bytes_out,
+        ] {
             put(out, number);
         }
         put_text(out, ended.protocol_error.as_deref());

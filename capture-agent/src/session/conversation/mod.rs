@@ -149,6 +149,11 @@ impl Conversation {
         }
     }
 
+    /// What it was made with.
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// How much of the body of a client's message is wanted.
     pub(super) fn keep_request(&self) -> impl Fn(u8, u32) -> usize + use<> {
         let free = self.limits.kept.saturating_sub(self.queue.held() + self.names.held());

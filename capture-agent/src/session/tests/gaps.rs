@@ -19,6 +19,7 @@ fn without(talk: &Talk, lost: &[usize]) -> Recorder {
                 bytes: &call.bytes,
                 loss: Some(Loss::RingFull),
                 end_of_call: true,
+                plaintext: false,
                 at: Micros(1_000 + index as i64),
             };
             session.data(data, &mut recorder);
@@ -82,6 +83,7 @@ fn a_hole_inside_a_row_costs_that_row() {
         bytes,
         loss: Some(Loss::Unreadable),
         end_of_call: true,
+        plaintext: false,
         at: Micros(5_000),
     };
     session.data(data(0, &reply[..hole.start]), &mut recorder);
@@ -222,6 +224,7 @@ fn the_kernel_s_own_count_closes_the_ledger() {
     let [frontend, _] = talk.ends();
     let close = Close {
         ends: [frontend + 7, backend + 60],
+        socket: [frontend + 7, backend + 60],
         losses: [Some(Loss::Unreadable), None],
         exit_status: 0,
         at: Micros(8_000),

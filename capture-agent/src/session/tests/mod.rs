@@ -2,6 +2,7 @@
 
 mod cancel;
 mod copy;
+mod encryption;
 mod ending;
 mod extended;
 mod function;

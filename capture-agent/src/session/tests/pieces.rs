@@ -50,7 +50,8 @@ fn play(talk: &Talk, pieces: &[Piece], partial: bool) -> Recorder {
     for piece in pieces.iter().filter(|piece| !piece.lost) {
         let Piece { direction, offset, ref bytes, end_of_call, at, .. } = *piece;
         let loss = Some(Loss::RingFull);
-        session.data(Data { direction, offset, bytes, loss, end_of_call, at }, &mut recorder);
+        session
+            .data(Data { direction, offset, bytes, loss, end_of_call, plaintext: false, at }, &mut recorder);
     }
     session.close(talk.closing(0), &mut recorder);
     recorder
@@ -63,7 +64,8 @@ fn play_restored(talk: &Talk, pieces: &[Piece], partial: bool, every: usize) -> 
     for (index, piece) in pieces.iter().filter(|piece| !piece.lost).enumerate() {
         let Piece { direction, offset, ref bytes, end_of_call, at, .. } = *piece;
         let loss = Some(Loss::RingFull);
-        session.data(Data { direction, offset, bytes, loss, end_of_call, at }, &mut recorder);
+        session
+            .data(Data { direction, offset, bytes, loss, end_of_call, plaintext: false, at }, &mut recorder);
         if index % every == 0 {
             let (mut state, mut prepared) = (Vec::new(), Vec::new());
             session.save(&mut state);
@@ -432,6 +434,7 @@ proptest! {
             bytes: &data,
             loss: None,
             end_of_call: true,
+            plaintext: false,
             at: Micros(0),
         };
         session.data(whole, &mut recorder);
