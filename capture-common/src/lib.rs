@@ -62,6 +62,10 @@ pub struct OpenInfo {
     pub port: u16,
     /// The client's address in network byte order; IPv4 in the first four bytes.
     pub addr: [u8; 16],
+    /// The backend's process id in its own PID namespace: what the server itself calls it; 0 if unknown.
+    pub own_pid: u32,
+    /// Always zero.
+    pub reserved: u32,
 }
 
 /// How a session ended, and how far its streams had come.
@@ -243,12 +247,12 @@ const _: () = {
     assert!(offset_of!(EventHeader, session) == 8);
     assert!(offset_of!(EventHeader, at) == 24);
     assert!(size_of::<SessionKey>() == 16);
-    assert!(size_of::<OpenInfo>() == 32);
+    assert!(size_of::<OpenInfo>() == 40);
     assert!(size_of::<CloseInfo>() == 48);
     assert!(size_of::<Meta>() == 16);
     assert!(size_of::<TlsCall>() == 24);
-    assert!(size_of::<Tracked>() == 152);
+    assert!(size_of::<Tracked>() == 160);
     assert!(offset_of!(Tracked, open) == 64);
-    assert!(offset_of!(Tracked, call) == 104);
+    assert!(offset_of!(Tracked, call) == 112);
     assert!(align_of::<Tracked>() == 8 && align_of::<EventHeader>() == 8);
 };

@@ -5,8 +5,8 @@ use aya_ebpf::Global;
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel};
 
 use crate::maps::{
-    FDTABLE_FD, FILE_PRIVATE_DATA, FILES_FDT, PID_NUMBER, SOCK_PEER_PID, SOCKET_SK, TASK_EXIT_CODE,
-    TASK_FILES, TASK_PID, TASK_TGID,
+    FDTABLE_FD, FILE_PRIVATE_DATA, FILES_FDT, PID_LEVEL, PID_NUMBER, SOCK_PEER_PID, SOCKET_SK,
+    TASK_EXIT_CODE, TASK_FILES, TASK_PID, TASK_TGID, TASK_THREAD_PID,
 };
 
 /// A `struct task_struct *`.
@@ -31,6 +31,20 @@ impl Task {
     #[inline(always)]
     pub fn ids(self) -> Option<(u32, u32)> {
         Some((field(self.0, &TASK_PID)?, field(self.0, &TASK_TGID)?))
+    }
+
+    /// The process id in the task's own PID namespace; 0 if unknown.
+    #[inline(always)]
+    pub fn own_pid(self) -> u32 {
+        self.read_own_pid().unwrap_or(0)
+    }
+
+    /// `task->thread_pid->numbers[level].nr`
+    #[inline(always)]
+    fn read_own_pid(self) -> Option<u32> {
+        let pid: u64 = field(self.0, &TASK_THREAD_PID)?;
+        let level: u32 = field(pid, &PID_LEVEL)?;
+        field(pid.wrapping_add(u64::from(level) * UPID_SIZE), &PID_NUMBER)
     }
 
     /// The exit code, as `wait(2)` reports it.
@@ -61,6 +75,9 @@ impl Task {
         field(pid, &PID_NUMBER)
     }
 }
+
+/// Size of `struct upid`, an int and a pointer (`include/linux/pid.h`).
+const UPID_SIZE: u64 = 16;
 
 #[inline(always)]
 fn field<T>(base: u64, offset: &Global<u32>) -> Option<T> {

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktim
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::warn;
-use capture_common::{ROLE_BACKEND, ROLE_POSTMASTER, SessionKey, Tracked, counter};
+use capture_common::{OpenInfo, ROLE_BACKEND, ROLE_POSTMASTER, SessionKey, Tracked, counter};
 
 use crate::kernel::Task;
 use crate::maps::TRACKED;
@@ -20,7 +20,8 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
     if postmaster.accepted == 0 {
         return 0;
     }
-    let Some((pid, tgid)) = Task::from_address(ctx.arg::<u64>(1)).ids() else { return 0 };
+    let child = Task::from_address(ctx.arg::<u64>(1));
+    let Some((pid, tgid)) = child.ids() else { return 0 };
     if pid != tgid {
         return 0;
     }
@@ -30,7 +31,7 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
     let backend = Tracked {
         role: ROLE_BACKEND,
         session: SessionKey { born, tgid, reserved: 0 },
-        open: postmaster.open,
+        open: OpenInfo { own_pid: child.own_pid(), ..postmaster.open },
         sites: postmaster.sites,
         ..Tracked::default()
     };

@@ -71,6 +71,12 @@ pub static SOCKET_SK: Global<u32> = Global::new(0);
 /// Offset of `sk_peer_pid` in `struct sock`.
 #[unsafe(no_mangle)]
 pub static SOCK_PEER_PID: Global<u32> = Global::new(0);
+/// Offset of `thread_pid` in `struct task_struct`.
+#[unsafe(no_mangle)]
+pub static TASK_THREAD_PID: Global<u32> = Global::new(0);
+/// Offset of `level` in `struct pid`: how deep its own PID namespace lies, 0 for the initial one.
+#[unsafe(no_mangle)]
+pub static PID_LEVEL: Global<u32> = Global::new(0);
 /// Offset of `numbers[0].nr` in `struct pid`: the id in the initial PID namespace.
 #[unsafe(no_mangle)]
 pub static PID_NUMBER: Global<u32> = Global::new(0);

@@ -113,4 +113,5 @@ with psycopg.connect(application_name="psycopg transactions") as connection:
     connection.rollback()
     connection.execute("delete from psycopg_rows")
     connection.commit()
-print("done")
+    spoken = connection.pgconn.full_protocol_version
+print("done, protocol", spoken)

@@ -23,6 +23,17 @@ pub fn capture(workload: impl FnOnce(&Server, &Agent) -> anyhow::Result<()>) -> 
     capture_with(ServerOptions::default(), AgentOptions::default(), workload)
 }
 
+/// Runs `workload` against a captured server with these options.
+///
+/// # Errors
+/// As [`capture_with`].
+pub fn capture_on(
+    server: ServerOptions,
+    workload: impl FnOnce(&Server, &Agent) -> anyhow::Result<()>,
+) -> anyhow::Result<Captured> {
+    capture_with(server, AgentOptions::default(), workload)
+}
+
 /// Starts a server, then an agent for it, runs `workload`, and stops the agent once every session has ended.
 ///
 /// # Errors

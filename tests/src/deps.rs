@@ -21,13 +21,37 @@ pub fn require_root() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The program `name` of PostgreSQL's major version `version`.
+/// The server program `name` (`postgres`, `initdb`) of PostgreSQL's major version `version`: Debian's where it has
+/// that version, else the one that setup installed.
 ///
 /// # Errors
 /// The program is not installed.
-pub fn postgres_program(version: u32, name: &str) -> anyhow::Result<PathBuf> {
-    installed(format!("/usr/lib/postgresql/{version}/bin/{name}").into())
+pub fn server_program(version: u32, name: &str) -> anyhow::Result<PathBuf> {
+    let debian = PathBuf::from(format!("/usr/lib/postgresql/{version}/bin/{name}"));
+    if debian.exists() {
+        return Ok(debian);
+    }
+    installed(home().join(format!("postgres/{version}/bin/{name}")))
 }
+
+/// The client program `name`, such as `psql`: Debian's, which speaks with servers of every version.
+///
+/// # Errors
+/// The program is not installed.
+pub fn client_program(name: &str) -> anyhow::Result<PathBuf> {
+    installed(format!("/usr/lib/postgresql/{CLIENTS}/bin/{name}").into())
+}
+
+/// The folder of the libraries, libpq among them, of a server that setup installed.
+///
+/// # Errors
+/// The server is not installed.
+pub fn libraries(version: u32) -> anyhow::Result<PathBuf> {
+    installed(home().join(format!("postgres/{version}/lib")))
+}
+
+/// The major version of Debian's client programs.
+pub const CLIENTS: u32 = 15;
 
 /// The Python interpreter of the drivers' virtual environment.
 ///

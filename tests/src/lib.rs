@@ -7,9 +7,11 @@
 pub mod agent;
 pub mod captured;
 pub mod clients;
+pub mod container;
 pub mod deps;
 pub mod kernel;
 pub mod log;
+pub mod matrix;
 pub mod oracle;
 pub mod record;
 pub mod script;
@@ -19,7 +21,8 @@ pub mod wait;
 pub mod wire;
 
 pub use agent::{Agent, AgentOptions};
-pub use captured::{capture, capture_with};
+pub use captured::{capture, capture_on, capture_with};
+pub use container::{Container, ControlGroup, Network};
 pub use log::ServerLog;
 pub use record::Record;
 pub use server::{Server, ServerOptions};

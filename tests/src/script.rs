@@ -9,6 +9,7 @@ mod token;
 pub use check::check;
 pub use run::{Run, run};
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// One script.
@@ -16,6 +17,8 @@ use std::path::PathBuf;
 pub struct Script {
     /// The file's name without its extension.
     pub name: String,
+    /// The major versions of the servers that it is about.
+    versions: RangeInclusive<u32>,
     /// What happens on the wire, in order.
     steps: Vec<Step>,
     /// The statements that must be recorded, in order.
@@ -75,17 +78,19 @@ struct End {
     unread: bool,
 }
 
-/// Every script of `tests/golden`, by name.
+/// The scripts of `tests/golden` that are about servers of this major version, by name.
 ///
 /// # Errors
 /// A script is not well formed: then with file and line.
-pub fn all() -> anyhow::Result<Vec<Script>> {
+pub fn all(version: u32) -> anyhow::Result<Vec<Script>> {
     let folder = crate::deps::crate_dir().join("golden");
     let mut paths: Vec<PathBuf> =
         std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "pgt"));
     paths.sort();
-    paths.iter().map(|path| parse::file(path)).collect()
+    let mut scripts = paths.iter().map(|path| parse::file(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    scripts.retain(|script| script.versions.contains(&version));
+    Ok(scripts)
 }
 
 /// The roles that scripts log in as, beside the superuser.

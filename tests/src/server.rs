@@ -6,11 +6,13 @@ use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::container::Container;
 use crate::log::ServerLog;
 use crate::{deps, wait};
 
@@ -24,6 +26,7 @@ pub struct ServerOptions {
     version: u32,
     settings: Vec<(String, String)>,
     port: Option<u16>,
+    container: Option<Arc<Container>>,
     tls: bool,
     under: Vec<OsString>,
 }
@@ -33,14 +36,19 @@ pub struct ServerOptions {
 #[derive(Debug)]
 pub struct Server {
     options: ServerOptions,
+    /// What it keeps, in the host's file system.
     folder: tempfile::TempDir,
+    /// The same folder as the server sees it.
+    seen: PathBuf,
     port: u16,
     process: Option<Child>,
+    /// The postmaster's process id, as the host sees it.
+    postmaster: u32,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { version: 15, settings: Vec::new(), port: None, tls: false, under: Vec::new() }
+        Self { version: 15, settings: Vec::new(), port: None, container: None, tls: false, under: Vec::new() }
     }
 }
 
@@ -50,6 +58,11 @@ impl ServerOptions {
     pub fn version(mut self, version: u32) -> Self {
         self.version = version;
         self
+    }
+
+    /// The major version that will be started.
+    pub fn major(&self) -> u32 {
+        self.version
     }
 
     /// A line of `postgresql.conf`.
@@ -63,6 +76,13 @@ impl ServerOptions {
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
+        self
+    }
+
+    /// Inside this container, as its first process; on the container's loopback interface and other addresses.
+    #[must_use]
+    pub fn container(mut self, container: &Arc<Container>) -> Self {
+        self.container = Some(Arc::clone(container));
         self
     }
 
@@ -88,13 +108,26 @@ impl ServerOptions {
     /// server's own words.
     pub fn start(self) -> anyhow::Result<Server> {
         deps::require_root()?;
-        let folder = tempfile::Builder::new().prefix("capture-pg-").tempdir()?;
+        let mut folder = tempfile::Builder::new();
+        folder.prefix("capture-pg-");
+        let (folder, seen) = match &self.container {
+            Some(container) => {
+                let folder = folder.tempdir_in(container.root().join("tmp"))?;
+                let seen = Path::new("/").join(folder.path().strip_prefix(container.root())?);
+                (folder, seen)
+            }
+            None => {
+                let folder = folder.tempdir()?;
+                let seen = folder.path().to_owned();
+                (folder, seen)
+            }
+        };
         let account = account::postgres()?;
         chown(folder.path(), Some(account.uid), Some(account.gid))?;
         let data = folder.path().join("data");
         template::copy_to(self.version, &data)?;
         let port = self.port.map_or_else(free_port, Ok)?;
-        let mut server = Server { options: self, folder, port, process: None };
+        let mut server = Server { options: self, folder, seen, port, process: None, postmaster: 0 };
         server.configure()?;
         server.launch()?;
         Ok(server)
@@ -130,12 +163,12 @@ impl Server {
         self.folder.path().join(format!(".s.PGSQL.{}", self.port))
     }
 
-    /// The postmaster's process id.
+    /// The postmaster's process id, as the host sees it.
     ///
     /// # Errors
     /// The server does not run.
     pub fn pid(&self) -> anyhow::Result<u32> {
-        self.process.as_ref().map(Child::id).context("the server does not run")
+        self.process.as_ref().map(|_| self.postmaster).context("the server does not run")
     }
 
     /// A `postgresql://` address over TCP.
@@ -143,12 +176,16 @@ impl Server {
         format!("postgresql://{user}@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// A program of this server's version that finds the server by itself, over TCP.
+    /// A client program that finds the server by itself, over TCP.
     ///
     /// # Errors
     /// The program is not installed.
     pub fn program(&self, name: &str) -> anyhow::Result<Command> {
-        let mut command = Command::new(deps::postgres_program(self.version(), name)?);
+        let program = deps::client_program(name)?;
+        let mut command = match &self.options.container {
+            Some(container) => container.network().command(&program),
+            None => Command::new(program),
+        };
         self.point(&mut command);
         Ok(command)
     }
@@ -223,7 +260,7 @@ impl Server {
 
     fn halt(&mut self) -> anyhow::Result<()> {
         let mut process = self.process.take().context("the server does not run")?;
-        kill_process(Pid::from_child(&process), Signal::INT)?;
+        signal(self.postmaster, Signal::INT)?;
         let ended = wait::until("the server to stop", Duration::from_secs(30), || Ok(process.try_wait()?));
         if ended.is_err() {
             self.process = Some(process);
@@ -233,7 +270,7 @@ impl Server {
 
     fn configure(&self) -> anyhow::Result<()> {
         let mut text = String::from(SETTINGS);
-        let socket_folder = self.folder.path().display();
+        let socket_folder = self.seen.display();
         text.push_str(&format!("port = {}\nunix_socket_directories = '{socket_folder}'\n", self.port));
         text.push_str(&format!("log_directory = '{socket_folder}/log'\n"));
         if self.options.tls {
@@ -253,18 +290,18 @@ impl Server {
         let account = account::postgres()?;
         let data = self.folder.path().join("data");
         let words = self.folder.path().join("postgres.err");
-        let mut command = Command::new("setpriv");
-        if let Some((program, arguments)) = self.options.under.split_first() {
-            command = Command::new(program);
-            command.args(arguments).arg("setpriv");
-        }
+        let mut command = match &self.options.container {
+            Some(container) => {
+                container.command(account.uid, account.gid, &Container::server_program("postgres"))?
+            }
+            None => {
+                let program = deps::server_program(self.version(), "postgres")?;
+                under(&self.options.under, account.command(&program))
+            }
+        };
         let process = command
-            .arg(format!("--reuid={}", account.uid))
-            .arg(format!("--regid={}", account.gid))
-            .args(["--clear-groups", "--pdeathsig=QUIT"])
-            .arg(deps::postgres_program(self.version(), "postgres")?)
             .arg("-D")
-            .arg(&data)
+            .arg(self.seen.join("data"))
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -277,18 +314,42 @@ impl Server {
                 bail!("the server ended ({status}): {}", fs::read_to_string(&words).unwrap_or_default());
             }
             Ok(is_ready(&data).then_some(()))
-        })
+        })?;
+        let child = process.id();
+        self.postmaster = if self.options.container.is_some() {
+            let children = fs::read_to_string(format!("/proc/{child}/task/{child}/children"))?;
+            children.trim().parse().context("the container has one first process")?
+        } else {
+            child
+        };
+        Ok(())
     }
+}
+
+/// `command`, started by the program of `starter`.
+fn under(starter: &[OsString], command: Command) -> Command {
+    let Some((program, arguments)) = starter.split_first() else { return command };
+    let mut started = Command::new(program);
+    started.args(arguments).arg(command.get_program()).args(command.get_args());
+    started
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut process) = self.process.take() {
             // SIGQUIT: immediate shutdown. The postmaster takes its backends along.
-            let _ = kill_process(Pid::from_child(&process), Signal::QUIT);
+            let _ = signal(self.postmaster, Signal::QUIT);
+            if self.postmaster == 0 {
+                let _ = process.kill();
+            }
             let _ = process.wait();
         }
     }
+}
+
+fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no process")?;
+    Ok(kill_process(pid, signal)?)
 }
 
 /// A TCP port that nobody listens on now.
@@ -324,8 +385,8 @@ fn is_auxiliary(title: &str) -> bool {
     AUXILIARY.iter().any(|auxiliary| name.starts_with(auxiliary))
 }
 
-/// `src/backend/utils/init/miscinit.c`, `GetBackendTypeDesc`.
-const AUXILIARY: [&str; 12] = [
+/// `src/backend/utils/init/miscinit.c`, `GetBackendTypeDesc`; the statistics collector is gone since 15.
+const AUXILIARY: [&str; 13] = [
     "archiver",
     "autovacuum",
     "background",
@@ -336,6 +397,7 @@ const AUXILIARY: [&str; 12] = [
     "parallel worker",
     "slotsync",
     "startup",
+    "stats collector",
     "walsummarizer",
     "walwriter",
 ];
@@ -372,5 +434,6 @@ host  all         by_md5      127.0.0.1/32 md5
 host  all         by_password 127.0.0.1/32 password
 host  all         refused     127.0.0.1/32 reject
 host  all         all         127.0.0.1/32 trust
+host  all         all         samenet      trust
 host  replication all         127.0.0.1/32 trust
 ";

@@ -47,4 +47,7 @@ pub fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
+/// Long enough for what happens in a moment.
+pub const SOON: Duration = Duration::from_secs(10);
+
 const POLL: Duration = Duration::from_millis(5);

@@ -103,7 +103,20 @@ impl Wire {
         parameters: &[(&str, &str)],
         password: &str,
     ) -> anyhow::Result<Vec<Message>> {
-        self.send(&frontend::startup(PROTOCOL_3_0, parameters))?;
+        self.start_with_version(PROTOCOL_3_0, parameters, password)
+    }
+
+    /// The same, with another version of the protocol.
+    ///
+    /// # Errors
+    /// The server refuses; then with its words.
+    pub fn start_with_version(
+        &mut self,
+        version: u32,
+        parameters: &[(&str, &str)],
+        password: &str,
+    ) -> anyhow::Result<Vec<Message>> {
+        self.send(&frontend::startup(version, parameters))?;
         let user = parameters.iter().find(|(name, _)| *name == "user").map_or("", |(_, value)| *value);
         auth::authenticate(self, user, password)?;
         self.until_ready()
@@ -296,6 +309,9 @@ impl Wire {
 
 /// Protocol version 3.0, as the startup packet carries it (`src/include/libpq/pqcomm.h`).
 pub const PROTOCOL_3_0: u32 = 3 << 16;
+
+/// Protocol version 3.2, which PostgreSQL 18 is the first to speak: its cancel keys have 32 bytes, not 4.
+pub const PROTOCOL_3_2: u32 = PROTOCOL_3_0 + 2;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const CHUNK: usize = 256 * 1024;

@@ -1,13 +1,14 @@
 //! Golden wire scripts: see `tests/golden/README.md`.
 
-use tests::{AgentOptions, ServerOptions, capture_with, oracle, script};
+use tests::{ServerOptions, capture_on, on_every_server, oracle, script};
 
-#[test]
-fn every_script_is_answered_and_recorded_as_it_says() -> anyhow::Result<()> {
-    let scripts = script::all()?;
+on_every_server!(every_script_is_answered_and_recorded_as_it_says);
+
+fn every_script_is_answered_and_recorded_as_it_says(options: ServerOptions) -> anyhow::Result<()> {
+    let scripts = script::all(options.major())?;
     let mut runs = Vec::new();
-    let server = ServerOptions::default().setting("wal_level", "logical");
-    let captured = capture_with(server, AgentOptions::default(), |server, _| {
+    let server = options.setting("wal_level", "logical");
+    let captured = capture_on(server, |server, _| {
         server.psql(script::ROLES)?;
         for script in &scripts {
             runs.push(script::run(script, server));

@@ -85,7 +85,7 @@ fn the_kernel_counts_what_the_raw_client_counts() -> anyhow::Result<()> {
 fn the_golden_scripts_say_what_the_server_says() -> anyhow::Result<()> {
     let server = golden_server()?;
     let mut wrong = Vec::new();
-    for script in script::all()? {
+    for script in script::all(server.version())? {
         if let Err(error) = script::run(&script, &server) {
             wrong.push(format!("{error:#}"));
         }

@@ -5,12 +5,19 @@ use std::collections::HashSet;
 
 use tests::record::Session;
 use tests::wire::{Counted, Wire, frontend};
-use tests::{Agent, AgentOptions, Record, Server, ServerOptions, capture, capture_with};
+use tests::{Agent, AgentOptions, Record, Server, ServerOptions, capture_on, capture_with, on_every_server};
 
-#[test]
-fn every_byte_of_a_session_is_accounted_for() -> anyhow::Result<()> {
+on_every_server!(
+    every_byte_of_a_session_is_accounted_for,
+    one_call_of_many_megabytes_is_accounted_for,
+    bytes_over_a_unix_socket_are_accounted_for,
+    a_stalled_agent_loses_nothing_silently,
+    sessions_that_pass_while_the_agent_is_stalled_are_declared,
+);
+
+fn every_byte_of_a_session_is_accounted_for(options: ServerOptions) -> anyhow::Result<()> {
     let mut counted = Vec::new();
-    let captured = capture(|server, _| {
+    let captured = capture_on(options, |server, _| {
         for rounds in [0, 1, 40] {
             let mut wire = Wire::login(server, "ledger")?;
             for round in 0..rounds {
@@ -29,10 +36,9 @@ fn every_byte_of_a_session_is_accounted_for() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[test]
-fn one_call_of_many_megabytes_is_accounted_for() -> anyhow::Result<()> {
+fn one_call_of_many_megabytes_is_accounted_for(options: ServerOptions) -> anyhow::Result<()> {
     let mut counted = Vec::new();
-    let captured = capture(|server, _| {
+    let captured = capture_on(options, |server, _| {
         let mut wire = Wire::login(server, "large")?;
         wire.query("select repeat('x', 40000000)")?;
         wire.query(&format!("select length('{}')", "y".repeat(20_000_000)))?;
@@ -46,10 +52,9 @@ fn one_call_of_many_megabytes_is_accounted_for() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[test]
-fn bytes_over_a_unix_socket_are_accounted_for() -> anyhow::Result<()> {
+fn bytes_over_a_unix_socket_are_accounted_for(options: ServerOptions) -> anyhow::Result<()> {
     let mut passed = (0, 0, 0);
-    let captured = capture(|server, _| {
+    let captured = capture_on(options, |server, _| {
         let mut wire = Wire::unix(server)?;
         wire.start(&[("user", "postgres")])?;
         for round in 0..10 {
@@ -65,10 +70,9 @@ fn bytes_over_a_unix_socket_are_accounted_for() -> anyhow::Result<()> {
     closes(session, Counted { sent, received })
 }
 
-#[test]
-fn a_stalled_agent_loses_nothing_silently() -> anyhow::Result<()> {
+fn a_stalled_agent_loses_nothing_silently(options: ServerOptions) -> anyhow::Result<()> {
     let mut sessions = Vec::new();
-    let captured = capture_with(ServerOptions::default(), small_ring(), |server, agent| {
+    let captured = capture_with(options, small_ring(), |server, agent| {
         sessions = overflow(server, agent)?;
         Ok(())
     })?;
@@ -84,10 +88,9 @@ fn a_stalled_agent_loses_nothing_silently() -> anyhow::Result<()> {
 }
 
 /// Half of the sessions are lost whole: they begin and end while the agent is stalled.
-#[test]
-fn sessions_that_pass_while_the_agent_is_stalled_are_declared() -> anyhow::Result<()> {
+fn sessions_that_pass_while_the_agent_is_stalled_are_declared(options: ServerOptions) -> anyhow::Result<()> {
     let mut passed = Vec::new();
-    let captured = capture_with(ServerOptions::default(), small_ring(), |server, agent| {
+    let captured = capture_with(options, small_ring(), |server, agent| {
         agent.stall()?;
         for _ in 0..8 {
             let mut wire = Wire::login(server, "passing")?;

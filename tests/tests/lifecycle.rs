@@ -68,8 +68,6 @@ fn a_later_row_supersedes_that_of_a_session_that_was_open_at_the_stop() -> anyho
     // Nobody watches.
     wire.query("select 'nobody'")?;
     let second = start()?;
-    // The streams get in step with the first.
-    wire.query("select 1")?;
     wire.query("select 'second agent'")?;
     wire.terminate()?;
     server.wait_idle()?;
@@ -78,6 +76,9 @@ fn a_later_row_supersedes_that_of_a_session_that_was_open_at_the_stop() -> anyho
     let statement = record.statement_with("'second agent'")?;
     let session = record.sessions.iter().find(|session| session.session_id == statement.session_id);
     assert!(session.is_some_and(|session| session.partial && session.ended_at.is_some()), "{session:?}");
+    // It was idle when the second agent came: that reads it from its first statement on.
+    assert!(session.is_some_and(|session| (session.statements, session.gap_bytes) == (1, 0)), "{session:?}");
+    assert_eq!((statement.status.as_str(), statement.complete), ("completed", true), "{statement}");
     assert!(record.statement_with("'nobody'").is_err());
     Ok(())
 }

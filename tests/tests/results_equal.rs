@@ -5,15 +5,22 @@ use std::process::Command;
 use tests::captured::Captured;
 use tests::record::Statement;
 use tests::wire::{Wire, frontend};
-use tests::{Record, Server, capture, clients, deps};
+use tests::{Record, Server, ServerOptions, capture_on, clients, deps, on_every_server};
+
+on_every_server!(
+    psql_prints_what_is_recorded,
+    drivers_receive_what_is_recorded,
+    copied_rows_are_recorded_in_both_directions,
+    binary_extremes_read_as_the_server_prints_them,
+    binary_parameters_read_as_the_server_prints_them,
+);
 
 type Rows = Vec<Vec<Option<String>>>;
 
 const SELECT: &str = "select * from every_type order by id";
 
-#[test]
-fn psql_prints_what_is_recorded() -> anyhow::Result<()> {
-    let (captured, printed) = with_types(|server| {
+fn psql_prints_what_is_recorded(options: ServerOptions) -> anyhow::Result<()> {
+    let (captured, printed) = with_types(options, |server| {
         printed(server, "select * from extreme_values order by id")?;
         Ok(())
     })?;
@@ -21,9 +28,8 @@ fn psql_prints_what_is_recorded() -> anyhow::Result<()> {
     same(captured.record(), statement, &printed)
 }
 
-#[test]
-fn drivers_receive_what_is_recorded() -> anyhow::Result<()> {
-    let (captured, printed) = with_types(|server| {
+fn drivers_receive_what_is_recorded(options: ServerOptions) -> anyhow::Result<()> {
+    let (captured, printed) = with_types(options, |server| {
         for way in ["asyncpg", "psycopg-text", "psycopg-binary"] {
             run(server, way)?;
         }
@@ -35,10 +41,9 @@ fn drivers_receive_what_is_recorded() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[test]
-fn copied_rows_are_recorded_in_both_directions() -> anyhow::Result<()> {
+fn copied_rows_are_recorded_in_both_directions(options: ServerOptions) -> anyhow::Result<()> {
     let mut binary = Rows::new();
-    let (captured, printed) = with_types(|server| {
+    let (captured, printed) = with_types(options, |server| {
         for way in ["copy-text", "copy-csv", "copy-csv-options"] {
             run(server, way)?;
         }
@@ -55,12 +60,11 @@ fn copied_rows_are_recorded_in_both_directions() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[test]
-fn binary_extremes_read_as_the_server_prints_them() -> anyhow::Result<()> {
+fn binary_extremes_read_as_the_server_prints_them(options: ServerOptions) -> anyhow::Result<()> {
     for table in ["every_type", "extreme_values"] {
         let sql = format!("select * from {table} order by id");
         let mut expected = Rows::new();
-        let (captured, _) = with_types(|server| {
+        let (captured, _) = with_types(options.clone(), |server| {
             expected = printed(server, &format!("{sql} -- as text"))?;
             let mut wire = Wire::login(server, "binary")?;
             wire.send(&frontend::parse("", &sql, &[]))?;
@@ -76,11 +80,10 @@ fn binary_extremes_read_as_the_server_prints_them() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[test]
-fn binary_parameters_read_as_the_server_prints_them() -> anyhow::Result<()> {
+fn binary_parameters_read_as_the_server_prints_them(options: ServerOptions) -> anyhow::Result<()> {
     for table in ["every_type", "extreme_values"] {
         let mut expected = Rows::new();
-        let (captured, _) = with_types(|server| {
+        let (captured, _) = with_types(options.clone(), |server| {
             expected = printed(server, &format!("select * from {table} order by id"))?;
             let oids = printed(
                 server,
@@ -131,9 +134,12 @@ fn send_back(server: &Server, table: &str, oids: &[u32]) -> anyhow::Result<()> {
 }
 
 /// A captured server with the tables of `every_type.sql`, and how psql prints [`SELECT`].
-fn with_types(workload: impl FnOnce(&Server) -> anyhow::Result<()>) -> anyhow::Result<(Captured, Rows)> {
+fn with_types(
+    options: ServerOptions,
+    workload: impl FnOnce(&Server) -> anyhow::Result<()>,
+) -> anyhow::Result<(Captured, Rows)> {
     let mut expected = Rows::new();
-    let captured = capture(|server, _| {
+    let captured = capture_on(options, |server, _| {
         server.psql(&std::fs::read_to_string(deps::client("every_type.sql")?)?)?;
         expected = printed(server, SELECT)?;
         workload(server)

@@ -1,11 +1,12 @@
 //! What proves an identity never reaches the disk: passwords, their hashes, SASL messages, cancel keys.
 
 use tests::wire::{Wire, frontend};
-use tests::{Agent, Server, clients, deps, record, script};
+use tests::{Agent, Server, ServerOptions, clients, deps, on_every_server, record, script};
 
-#[test]
-fn no_credential_is_in_any_file_or_log() -> anyhow::Result<()> {
-    let server = Server::start()?;
+on_every_server!(no_credential_is_in_any_file_or_log);
+
+fn no_credential_is_in_any_file_or_log(options: ServerOptions) -> anyhow::Result<()> {
+    let server = options.start()?;
     // Before the agent: the statement that sets a password is a statement like any other.
     server.psql(script::ROLES)?;
     let agent = Agent::start(&server)?;

@@ -3,6 +3,7 @@
 mod debian;
 mod python_node;
 mod rust;
+mod servers;
 
 use crate::shell;
 use anyhow::{Context as _, Result, bail};
@@ -27,7 +28,7 @@ pub(crate) enum For {
     Build,
     /// Run the demo: a PostgreSQL server, a driver, eBPF.
     Demo,
-    /// Run the tests: more drivers, lints.
+    /// Run the tests: more drivers, servers of every version, lints.
     Test,
     /// Run what CI runs: dependency checks, fuzzing.
     All,
@@ -56,6 +57,7 @@ pub(crate) fn ensure(purpose: For) -> Result<usize> {
     }
     if purpose >= For::Test {
         done += python_node::ensure_node()?;
+        done += servers::ensure()?;
     }
     Ok(done)
 }

@@ -66,7 +66,7 @@ struct Place {
 struct RunArgs {
     #[command(flatten)]
     place: Place,
-    /// Record this server only: `auto` for all, a port, or a process id (repeatable)
+    /// Record this server only: `auto` for all, a port in any network namespace, or a process id (repeatable)
     #[arg(long, value_name = "auto|PORT|PID", default_value = "auto")]
     server: Vec<Selector>,
     /// Use these hooks instead of the cheapest that load: fexit, sys_exit or tracepoints
@@ -91,7 +91,7 @@ struct DetachArgs {
 
 #[derive(Debug, Args)]
 struct DoctorArgs {
-    /// Look for this server only: `auto` for all, a port, or a process id (repeatable)
+    /// Look for this server only: `auto` for all, a port in any network namespace, or a process id (repeatable)
     #[arg(long, value_name = "auto|PORT|PID", default_value = "auto")]
     server: Vec<Selector>,
     /// Print one JSON object

@@ -115,6 +115,9 @@ fn print_header(session: &SessionRow, out: &mut impl Write) -> anyhow::Result<()
         text(&session.node),
         text(&session.auth_method)
     )?;
+    if let Some(container) = &session.container_id {
+        writeln!(out, "container    {}{}", brief(container, 100), pod(session))?;
+    }
     let number = |number: Option<i64>| number.unwrap_or_default();
     writeln!(
         out,
@@ -138,6 +141,14 @@ fn print_header(session: &SessionRow, out: &mut impl Write) -> anyhow::Result<()
         writeln!(out, "protocol     {}", brief(error, 200))?;
     }
     Ok(())
+}
+
+fn pod(session: &SessionRow) -> String {
+    match (&session.namespace, &session.pod, &session.pod_uid) {
+        (Some(namespace), Some(pod), _) => format!(", pod {} in {}", brief(pod, 100), brief(namespace, 100)),
+        (_, _, Some(uid)) => format!(", pod {}", brief(uid, 100)),
+        _ => String::new(),
+    }
 }
 
 /// How the session was encrypted, and whether it could be read all the same.

@@ -81,7 +81,7 @@ pub fn negotiated(body: &[u8]) -> Option<(u32, impl Iterator<Item = &[u8]>)> {
     let count = reader.u32()?;
     // Each takes a byte at least, so the bytes bound the loop, whatever the count claims.
     let options = std::iter::from_fn(move || reader.cstr()).take(count as usize);
-    // Up to PostgreSQL 17 the field holds the whole version, later the minor one alone.
+    // The documentation speaks of the minor version; servers of all versions send the whole one.
     Some((version & 0xffff, options))
 }
 

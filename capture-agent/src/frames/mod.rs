@@ -14,6 +14,8 @@ pub mod backend;
 mod decoder;
 pub mod frontend;
 pub mod handshake;
+#[cfg(test)]
+mod oracle_tests;
 mod reader;
 pub mod resync;
 pub mod startup;

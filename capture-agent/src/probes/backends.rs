@@ -1,7 +1,10 @@
 //! Finds the client sessions that a server holds already.
 
+use std::cell::LazyCell;
+use std::collections::HashSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Deref;
 
 use capture_common::{OpenInfo, ROLE_BACKEND, STATE_FOUND, SessionKey, Tracked};
 
@@ -30,10 +33,16 @@ impl OpenBackend {
 /// The server's children that hold a client's connection, except those that `known` says are known.
 pub fn open_backends(server: &Server, mut known: impl FnMut(u32) -> bool) -> Vec<OpenBackend> {
     let Some(port) = server.port else { return Vec::new() };
+    // Both ends of a connection over a Unix socket belong to the network namespace of the client, which may be
+    // another than the server's (`unix_stream_connect` in `net/unix/af_unix.c`). Looked at only if needed.
+    let elsewhere = LazyCell::new(|| {
+        let tables = processes::one_of_each_network().into_iter().map(unix_table);
+        tables.flat_map(|table| unix_connections(&table, port).collect::<Vec<_>>()).collect()
+    });
     processes::children(server.postmaster)
         .into_iter()
         .filter(|child| !known(*child))
-        .filter_map(|child| open_backend(server.postmaster, port, child))
+        .filter_map(|child| open_backend(server.postmaster, port, child, &elsewhere))
         .collect()
 }
 
@@ -50,9 +59,16 @@ fn title_waits(title: &str) -> bool {
             .any(|activity| title.ends_with(activity))
 }
 
-fn open_backend(postmaster: u32, port: u16, tgid: u32) -> Option<OpenBackend> {
-    let (fd, peer) = client_socket(tgid, port)?;
-    let mut info = OpenInfo { postmaster, fd, ..OpenInfo::default() };
+fn open_backend(
+    postmaster: u32,
+    port: u16,
+    tgid: u32,
+    elsewhere: &impl Deref<Target = HashSet<u64>>,
+) -> Option<OpenBackend> {
+    let title = processes::command_line(tgid).unwrap_or_default();
+    let (fd, peer) = client_socket(tgid, port, title.contains(" [local] "), elsewhere)?;
+    let own_pid = processes::own_pid(tgid).unwrap_or(0);
+    let mut info = OpenInfo { postmaster, fd, own_pid, ..OpenInfo::default() };
     match peer {
         Peer::Unix => info.family = libc::AF_UNIX as u16,
         Peer::Tcp(IpAddr::V4(addr), port) => {
@@ -66,7 +82,7 @@ fn open_backend(postmaster: u32, port: u16, tgid: u32) -> Option<OpenBackend> {
             info.addr = addr.octets();
         }
     }
-    let (user, database) = processes::command_line(tgid).and_then(|title| title_identity(&title)).unzip();
+    let (user, database) = title_identity(&title);
     Some(OpenBackend { tgid, info, user, database })
 }
 
@@ -77,8 +93,14 @@ enum Peer {
 }
 
 /// The descriptor whose local end is the server's own address: other sockets of a backend (postgres_fdw,
-/// dblink, name service) are connected the other way round.
-fn client_socket(tgid: u32, port: u16) -> Option<(u32, Peer)> {
+/// dblink, name service) are connected the other way round. `elsewhere` are the Unix sockets of all network
+/// namespaces, for a `local` client that is not found in the server's own.
+fn client_socket(
+    tgid: u32,
+    port: u16,
+    local: bool,
+    elsewhere: &impl Deref<Target = HashSet<u64>>,
+) -> Option<(u32, Peer)> {
     let sockets = processes::sockets(tgid);
     let read = |table| fs::read_to_string(processes::proc(tgid, table)).unwrap_or_default();
     let find = |inode: u64| sockets.iter().find(|(_, of)| *of == inode).map(|(fd, _)| *fd);
@@ -91,13 +113,23 @@ fn client_socket(tgid: u32, port: u16) -> Option<(u32, Peer)> {
             }
         }
     }
+    let own = unix_connections(&unix_table(tgid), port).find_map(find);
+    own.or_else(|| {
+        let found = sockets.iter().find(|(_, inode)| local && elsewhere.contains(inode));
+        found.map(|(fd, _)| *fd)
+    })
+    .map(|fd| (fd, Peer::Unix))
+}
+
+/// The Unix sockets of a process's network namespace.
+fn unix_table(pid: u32) -> String {
+    fs::read_to_string(processes::proc(pid, "net/unix")).unwrap_or_default()
+}
+
+/// The inodes of connections to a server's Unix socket, server's end.
+fn unix_connections(table: &str, port: u16) -> impl Iterator<Item = u64> {
     let name = format!("/.s.PGSQL.{port}");
-    read("net/unix")
-        .lines()
-        .filter(|line| line.ends_with(&name))
-        .filter_map(unix_connection)
-        .find_map(find)
-        .map(|fd| (fd, Peer::Unix))
+    table.lines().filter(move |line| line.ends_with(&name)).filter_map(unix_connection)
 }
 
 /// A line of `/proc/net/tcp`: `sl local remote st … inode`, of an established connection to `port`.
@@ -142,19 +174,31 @@ fn hex_addr(text: &str) -> Option<IpAddr> {
 }
 
 /// Role and database from a title such as `postgres: main: alice shop 10.0.0.7(5123) idle`
-/// (`src/backend/utils/misc/ps_status.c`, `src/backend/postmaster/postmaster.c`). A name with a space in it
-/// makes the title ambiguous: then none.
-fn title_identity(title: &str) -> Option<(String, String)> {
-    let words: Vec<&str> = title.strip_prefix("postgres: ")?.split(' ').collect();
-    let host =
-        words.iter().position(|word| *word == "[local]" || (word.ends_with(')') && word.contains('(')))?;
+/// (`src/backend/utils/misc/ps_status.c`, `BackendInitialize` in `src/backend/postmaster/postmaster.c` and, since 17,
+/// `src/backend/tcop/backend_startup.c`). A name with a space in it makes the title ambiguous: then none.
+fn title_identity(title: &str) -> (Option<String>, Option<String>) {
+    let Some(title) = title.strip_prefix("postgres: ") else { return (None, None) };
+    let words: Vec<&str> = title.split(' ').collect();
+    let is_host = |word: &&str| *word == "[local]" || (word.ends_with(')') && word.contains('('));
+    let Some(host) = words.iter().position(is_host) else { return (None, None) };
+    let (names, activity) = words.split_at(host);
     // cluster_name, if set, ends in a colon.
-    let first = words.iter().take(host).position(|word| word.ends_with(':')).map_or(0, |cluster| cluster + 1);
-    match words.get(first..host)? {
-        [user, database] => Some(((*user).to_owned(), (*database).to_owned())),
-        _ => None,
+    let first = names.iter().position(|word| word.ends_with(':')).map_or(0, |cluster| cluster + 1);
+    let name = |name: &str| Some(name.to_owned());
+    match names.get(first..).unwrap_or_default() {
+        // A physical walsender has no database. Or is it a role of this name?
+        ["walsender", user] if activity.get(1).is_some_and(|word| REPLICATES.contains(word)) => {
+            (name(user), None)
+        }
+        ["walsender", _] => (None, None),
+        ["walsender", user, database] | [user, database] => (name(user), name(database)),
+        _ => (None, None),
     }
 }
+
+/// What a walsender's title says that it does, and no other's (`src/backend/replication/walsender.c`,
+/// `basebackup.c`).
+const REPLICATES: &[&str] = &["streaming", "sending", "START_REPLICATION", "BASE_BACKUP"];
 
 #[cfg(test)]
 mod tests {
@@ -163,13 +207,18 @@ mod tests {
     #[test]
     fn titles_name_role_and_database() {
         let of = |title| title_identity(title);
-        let pair = |a: &str, b: &str| Some((a.to_owned(), b.to_owned()));
+        let none = (None, None);
+        let pair = |a: &str, b: &str| (Some(a.to_owned()), Some(b.to_owned()));
         assert_eq!(of("postgres: alice shop [local] idle"), pair("alice", "shop"));
         assert_eq!(of("postgres: alice shop 10.0.0.7(5123) SELECT"), pair("alice", "shop"));
         assert_eq!(of("postgres: 15/main: alice shop ::1(5123) idle in transaction"), pair("alice", "shop"));
-        assert_eq!(of("postgres: checkpointer"), None);
-        assert_eq!(of("postgres: al ice shop [local] idle"), None);
-        assert_eq!(of("nginx: worker process"), None);
+        assert_eq!(of("postgres: checkpointer"), none);
+        assert_eq!(of("postgres: al ice shop [local] idle"), none);
+        assert_eq!(of("nginx: worker process"), none);
+        let streaming = "postgres: walsender rep 10.0.0.7(5123) streaming 0/3000060";
+        assert_eq!(of(streaming), (Some("rep".to_owned()), None));
+        assert_eq!(of("postgres: walsender rep [local] idle"), none);
+        assert_eq!(of("postgres: walsender rep shop [local] START_REPLICATION"), pair("rep", "shop"));
     }
 
     #[test]

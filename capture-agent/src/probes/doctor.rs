@@ -195,7 +195,10 @@ fn found(servers: &[Server]) -> Check {
         .iter()
         .map(|server| {
             let version = server.version.as_deref().unwrap_or("?");
-            format!("PostgreSQL {version}, {}, pid {}", port(server), server.postmaster)
+            let place = server.container.as_ref().map_or_else(String::new, |container| {
+                format!(", container {}", container.id.chars().take(12).collect::<String>())
+            });
+            format!("PostgreSQL {version}, {}, pid {}{place}", port(server), server.postmaster)
         })
         .collect();
     if listed.is_empty() {

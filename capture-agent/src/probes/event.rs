@@ -110,6 +110,8 @@ fn open_info(bytes: &[u8]) -> Option<OpenInfo> {
         family: u16_at(bytes, 12)?,
         port: u16_at(bytes, 14)?,
         addr: bytes.get(16..32)?.try_into().ok()?,
+        own_pid: u32_at(bytes, 32)?,
+        reserved: 0,
     })
 }
 

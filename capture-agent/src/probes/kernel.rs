@@ -368,6 +368,8 @@ fn field_offsets() -> Result<Vec<(&'static str, u32)>, BtfError> {
         ("FILE_PRIVATE_DATA", "file", "private_data"),
         ("SOCKET_SK", "socket", "sk"),
         ("SOCK_PEER_PID", "sock", "sk_peer_pid"),
+        ("TASK_THREAD_PID", "task_struct", "thread_pid"),
+        ("PID_LEVEL", "pid", "level"),
     ] {
         offsets.push((global, types.offset(name, field)?));
     }

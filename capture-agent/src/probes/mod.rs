@@ -6,6 +6,7 @@
 mod attach;
 mod backends;
 mod btf;
+mod container;
 pub mod doctor;
 mod event;
 mod hooks;
@@ -18,6 +19,7 @@ mod tls;
 mod uprobes;
 
 pub use backends::{OpenBackend, open_backends, waits_for_client};
+pub use container::{Container, Pod};
 pub use event::{Event, Form};
 pub use hooks::{Plan, SocketHooks};
 pub use kernel::{Counters, Kernel, LoadError};

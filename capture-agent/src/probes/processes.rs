@@ -1,7 +1,10 @@
 //! What `/proc` tells of a process. A process can end at any moment: every answer may be none.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use super::container::{Container, Pod};
 
 /// The process's executable.
 pub fn executable(pid: u32) -> Option<PathBuf> {
@@ -52,6 +55,36 @@ pub(super) fn parent(pid: u32) -> Option<u32> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// The process's id in its own PID namespace: what it calls itself.
+pub(super) fn own_pid(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(proc(pid, "status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("NSpid:"))?;
+    line.split_whitespace().last()?.parse().ok()
+}
+
+/// The container that the process runs in.
+pub(super) fn container(pid: u32) -> Option<Container> {
+    Container::of_cgroups(&fs::read_to_string(proc(pid, "cgroup")).ok()?)
+}
+
+/// The names of the Kubernetes pod with this UID: kubelet keeps a folder for each pod of the host.
+pub(super) fn pod(uid: &str) -> Option<Pod> {
+    // Also through the host's first process, so that an agent in a container of its own finds it.
+    [PathBuf::from(POD_LOGS), proc(1, &format!("root{POD_LOGS}"))].into_iter().find_map(|logs| {
+        let names: Vec<_> = fs::read_dir(logs).ok()?.flatten().map(|folder| folder.file_name()).collect();
+        Pod::among(names.iter().filter_map(|name| name.to_str()), uid)
+    })
+}
+
+/// One process of each network namespace on the host.
+pub(super) fn one_of_each_network() -> Vec<u32> {
+    let mut known = HashSet::new();
+    all()
+        .into_iter()
+        .filter(|pid| fs::read_link(proc(*pid, "ns/net")).is_ok_and(|net| known.insert(net)))
+        .collect()
+}
+
 /// The process ids of the direct children.
 pub(super) fn children(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(proc(pid, &format!("task/{pid}/children"))).unwrap_or_default();
@@ -94,6 +127,9 @@ pub(super) fn all() -> Vec<u32> {
 pub(super) fn proc(pid: u32, file: &str) -> PathBuf {
     Path::new("/proc").join(pid.to_string()).join(file)
 }
+
+/// `podLogsRootDirectory` in `pkg/kubelet/kuberuntime`.
+const POD_LOGS: &str = "/var/log/pods";
 
 fn clock(id: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

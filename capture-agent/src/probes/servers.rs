@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::container::{Container, Pod};
 use super::processes;
 
 /// A running PostgreSQL server.
@@ -17,6 +18,10 @@ pub struct Server {
     pub data_directory: Option<PathBuf>,
     /// Its major version, from `PG_VERSION`.
     pub version: Option<String>,
+    /// The container that it runs in.
+    pub container: Option<Container>,
+    /// Its Kubernetes pod, where the host knows its names.
+    pub pod: Option<Pod>,
 }
 
 /// Which servers to record.
@@ -24,9 +29,9 @@ pub struct Server {
 pub enum Selector {
     /// Every server on the host.
     Auto,
-    /// The servers that listen on this port.
+    /// The servers that listen on this port, each in its own network namespace.
     Port(u16),
-    /// The server whose postmaster has this process id.
+    /// The server whose postmaster has this process id, as the host sees it.
     Pid(u32),
 }
 
@@ -88,7 +93,10 @@ impl Server {
         // Format: `src/include/utils/pidfile.h`. Line 4 is the port.
         let port = status.lines().nth(3).and_then(|line| line.trim().parse().ok());
         let version = fs::read_to_string(data.join("PG_VERSION")).ok().map(|text| text.trim().to_owned());
-        Some(Self { postmaster: pid, port, data_directory: Some(data_directory), version })
+        let container = processes::container(pid);
+        let pod =
+            container.as_ref().and_then(|container| container.pod_uid.as_deref()).and_then(processes::pod);
+        Some(Self { postmaster: pid, port, data_directory: Some(data_directory), version, container, pod })
     }
 }
 

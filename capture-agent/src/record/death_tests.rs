@@ -138,7 +138,7 @@ fn no_file_is_completed_before_its_rows_are_committed() {
     let copy = die(folder.path());
     recorder.commit(2);
     wait_until(|| files(Table::Statements) == 1);
-    let (next, recovery) = Recorder::new(super::fixture::settings(copy.path())).unwrap();
+    let (next, recovery) = Recorder::new(fixture::settings(copy.path())).unwrap();
     assert_eq!((recovery.rows, recovery.position), (0, Some(1)));
     next.finish().unwrap();
     assert_eq!(read(copy.path(), Table::Statements).num_rows(), 0);

@@ -12,8 +12,8 @@ use super::journal::SEGMENT_BYTES;
 use super::{Recorder, Settings};
 use crate::session::value::Encoding;
 use crate::session::{
-    Column, EndReason, Exchange, Micros, Origin, Param, Protocol, RowValues, SessionEnd, SessionId,
-    SessionInfo, Sink, Status, Transport, Values,
+    Column, EndReason, Exchange, Micros, Origin, Param, Protocol, RowValues, ServerOrigin, SessionEnd,
+    SessionId, SessionInfo, Sink, Status, Transport, Values,
 };
 
 /// 2026-07-25T10:00:00Z.
@@ -50,7 +50,16 @@ pub(crate) fn session(n: u128, started_at: Micros) -> SessionInfo {
             backend_pid: 4_242,
             peer_pid: None,
             peer_exe: None,
-            server_version: Some("15".to_owned()),
+            host_pid: 4343,
+            server: Arc::new(ServerOrigin {
+                pid: 977,
+                port: Some(5432),
+                version: Some("15".to_owned()),
+                container_id: Some("0a".repeat(32)),
+                pod_uid: Some("8dbc1f4e-7b1a-4f0e-9d1c-2f6f3c9f3a11".to_owned()),
+                pod: Some("orders-db-0".to_owned()),
+                namespace: Some("payments".to_owned()),
+            }),
             user: None,
             database: None,
             partial: false,

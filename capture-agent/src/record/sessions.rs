@@ -13,7 +13,7 @@ use arrow::error::ArrowError;
 use super::labels::{Labels, constant, text_bytes};
 use super::loss::{Loss, Stake};
 use super::table::{Table, timestamp};
-use crate::session::{Direction, EndReason, SessionEnd, SessionInfo, Transport};
+use crate::session::{Direction, EndReason, ServerOrigin, SessionEnd, SessionInfo, Transport};
 
 /// Builds the table `sessions`.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub(super) struct Sessions {
     gap_bytes: Vec<i64>,
     partial: BooleanBuilder,
     protocol_error: StringBuilder,
+    host_pid: Vec<i32>,
+    servers: Vec<Arc<ServerOrigin>>,
     tls_version: StringBuilder,
     tls_cipher: StringBuilder,
     socket_bytes_in: Vec<i64>,
@@ -74,6 +76,8 @@ impl Sessions {
             gap_bytes: Vec::new(),
             partial: BooleanBuilder::new(),
             protocol_error: StringBuilder::new(),
+            host_pid: Vec::new(),
+            servers: Vec::new(),
             tls_version: StringBuilder::new(),
             tls_cipher: StringBuilder::new(),
             socket_bytes_in: Vec::new(),
@@ -101,7 +105,7 @@ impl Sessions {
         self.tls.append_value(session.tls);
         self.auth_method.append_option(session.auth_method.as_deref());
         self.backend_pid.push(process_id(origin.backend_pid));
-        let version = session.server_version.as_deref().or(origin.server_version.as_deref());
+        let version = session.server_version.as_deref().or(origin.server.version.as_deref());
         self.server_version.append_option(version);
         self.peer_pid.append_option(origin.peer_pid.map(process_id));
         self.peer_exe.append_option(origin.peer_exe.as_deref());
@@ -112,6 +116,8 @@ impl Sessions {
         self.gap_bytes.push(number(end.gap_bytes));
         self.partial.append_value(origin.partial);
         self.protocol_error.append_option(end.protocol_error.as_deref());
+        self.host_pid.push(process_id(origin.host_pid));
+        self.servers.push(Arc::clone(&origin.server));
         self.tls_version.append_option(session.tls_version.as_deref());
         self.tls_cipher.append_option(session.tls_cipher.as_deref());
         self.socket_bytes_in.push(number(end.socket_bytes_in));
@@ -140,7 +146,13 @@ impl Sessions {
     /// The rows, what is lost if they are, and an empty table in their place.
     pub(super) fn finish(&mut self, node: &str) -> Result<(RecordBatch, Vec<Loss>), ArrowError> {
         let rows = self.len();
-        let none = || new_null_array(&DataType::Utf8, rows);
+        let servers = std::mem::take(&mut self.servers);
+        let of_server = |text: fn(&ServerOrigin) -> Option<&str>| -> ArrayRef {
+            Arc::new(servers.iter().map(|server| text(server)).collect::<StringArray>())
+        };
+        let number_of_server = |number: fn(&ServerOrigin) -> Option<i32>| -> ArrayRef {
+            Arc::new(servers.iter().map(|server| number(server)).collect::<Int32Array>())
+        };
         let columns: Vec<ArrayRef> = vec![
             Arc::new(self.session_id.finish()),
             constant(node, rows),
@@ -159,11 +171,11 @@ impl Sessions {
             Arc::new(self.server_version.finish()),
             Arc::new(self.peer_pid.finish()),
             Arc::new(self.peer_exe.finish()),
-            // container_id, pod, namespace, subject: not known today.
-            none(),
-            none(),
-            none(),
-            none(),
+            of_server(|server| server.container_id.as_deref()),
+            of_server(|server| server.pod.as_deref()),
+            of_server(|server| server.namespace.as_deref()),
+            // subject: not known today.
+            new_null_array(&DataType::Utf8, rows),
             numbers(&mut self.statements),
             numbers(&mut self.errors),
             numbers(&mut self.bytes_in),
@@ -171,6 +183,10 @@ impl Sessions {
             numbers(&mut self.gap_bytes),
             Arc::new(self.partial.finish()),
             Arc::new(self.protocol_error.finish()),
+            Arc::new(Int32Array::from(std::mem::take(&mut self.host_pid))),
+            number_of_server(|server| (server.pid != 0).then(|| process_id(server.pid))),
+            number_of_server(|server| server.port.map(i32::from)),
+            of_server(|server| server.pod_uid.as_deref()),
             Arc::new(self.tls_version.finish()),
             Arc::new(self.tls_cipher.finish()),
             numbers(&mut self.socket_bytes_in),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{Int64Type, TimestampMicrosecondType, UInt32Type};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType, UInt32Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::fixture::{MORNING, columns, end, exchange, recorder, row, session, with_params};
@@ -78,6 +78,15 @@ fn what_was_said_is_in_the_files() {
     let sessions = read(folder.path(), Table::Sessions);
     assert_eq!(texts(&sessions, "end_reason"), owned(&["terminate"]));
     assert_eq!(texts(&sessions, "server_version"), owned(&["15.18"]));
+    assert_eq!(texts(&sessions, "container_id"), owned(&["0a".repeat(32).as_str()]));
+    assert_eq!(texts(&sessions, "pod"), owned(&["orders-db-0"]));
+    assert_eq!(texts(&sessions, "namespace"), owned(&["payments"]));
+    assert_eq!(texts(&sessions, "pod_uid"), owned(&["8dbc1f4e-7b1a-4f0e-9d1c-2f6f3c9f3a11"]));
+    for (name, number) in
+        [("backend_pid", 4242), ("host_pid", 4343), ("server_pid", 977), ("server_port", 5432)]
+    {
+        assert_eq!(column(&sessions, name).as_primitive::<Int32Type>().values(), &[number], "{name}");
+    }
     let gaps = read(folder.path(), Table::Gaps);
     assert_eq!(texts(&gaps, "reason"), owned(&["ring_full"]));
     assert_eq!(texts(&gaps, "direction"), owned(&["backend"]));

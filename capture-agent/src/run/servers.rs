@@ -1,6 +1,7 @@
 //! Which servers are followed: found by their start, or by looking.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use capture_common::{OpenInfo, SessionKey};
 use tracing::{info, warn};
@@ -8,7 +9,7 @@ use tracing::{info, warn};
 use super::sessions::{Clock, Sessions, open_origin, origin};
 use crate::probes::{self, Kernel, Selector, Server, TlsProbes};
 use crate::record::Recorder;
-use crate::session::Origin;
+use crate::session::{Origin, ServerOrigin};
 
 /// The servers that are followed.
 pub(super) struct Servers {
@@ -93,9 +94,11 @@ impl Servers {
 
     /// What a connection that `info`'s postmaster accepted looks like from outside.
     pub(super) fn origin(&self, info: &OpenInfo, key: SessionKey, clock: Clock) -> Origin {
-        let version =
-            self.followed.get(&info.postmaster).and_then(|followed| followed.server.version.clone());
-        origin(info, clock.unix(key.born), version)
+        let server = self
+            .followed
+            .get(&info.postmaster)
+            .map_or_else(Default::default, |followed| server_origin(&followed.server));
+        origin(info, clock.unix(key.born), server)
     }
 
     fn consider(&mut self, server: Server, starting: bool, kernel: &mut Kernel) {
@@ -142,6 +145,20 @@ struct Followed {
     sites: u16,
 }
 
+/// What the record says of a server.
+fn server_origin(server: &Server) -> Arc<ServerOrigin> {
+    let container = server.container.as_ref();
+    Arc::new(ServerOrigin {
+        pid: server.postmaster,
+        port: server.port,
+        version: server.version.clone(),
+        container_id: container.map(|container| container.id.clone()),
+        pod_uid: container.and_then(|container| container.pod_uid.clone()),
+        pod: server.pod.as_ref().map(|pod| pod.name.clone()),
+        namespace: server.pod.as_ref().map(|pod| pod.namespace.clone()),
+    })
+}
+
 /// Follows the sessions that the server held before it was followed.
 fn find_open_sessions(
     Followed { server, sites }: &Followed,
@@ -158,7 +175,7 @@ fn find_open_sessions(
                 // The title is read after the kernel side counts: if nothing moved by then, nothing moved since.
                 let idle = probes::waits_for_client(backend.tgid)
                     && kernel.tracked(backend.tgid).is_some_and(|entry| entry.offset == [0, 0]);
-                let origin = open_origin(&backend, Clock::now().unix(now), server.version.clone(), idle);
+                let origin = open_origin(&backend, Clock::now().unix(now), server_origin(server), idle);
                 sessions.begin(key, origin, recorder);
             }
             // Forked in this moment: the kernel side is faster.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use capture_common::{
     BACKEND, CloseInfo, FRONTEND, OpenInfo, ROLE_BACKEND, STATE_CLOSED, SessionKey, Tracked,
@@ -10,7 +11,9 @@ use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::probes::{self, Event, Form, OpenBackend};
 use crate::record::Recorder;
-use crate::session::{Close, Data, Direction, Limits, Micros, Origin, Session, SessionId, Transport};
+use crate::session::{
+    Close, Data, Direction, Limits, Micros, Origin, ServerOrigin, Session, SessionId, Transport,
+};
 use crate::streams::Loss;
 
 /// Turns the kernel's clock into the Unix time.
@@ -69,7 +72,11 @@ impl Sessions {
 
     /// A session began.
     pub(super) fn begin(&mut self, key: SessionKey, mut origin: Origin, recorder: &mut Recorder) {
-        origin.backend_pid = key.tgid;
+        origin.host_pid = key.tgid;
+        // An event that was lost may have known better.
+        if origin.backend_pid == 0 {
+            origin.backend_pid = key.tgid;
+        }
         let at = origin.started_at;
         let session = Session::new(origin, self.limits);
         self.changed.push(key.tgid);
@@ -250,7 +257,7 @@ fn parse_key(bytes: [u8; 16], part: Part) -> Option<SessionKey> {
 const MOST_SPARE: usize = 1 << 20;
 
 /// What a connection that was just accepted looks like from outside.
-pub(super) fn origin(info: &OpenInfo, started_at: Micros, server_version: Option<String>) -> Origin {
+pub(super) fn origin(info: &OpenInfo, started_at: Micros, server: Arc<ServerOrigin>) -> Origin {
     let (transport, client_addr) = match i32::from(info.family) {
         libc::AF_INET => {
             let [a, b, c, d, ..] = info.addr;
@@ -266,10 +273,11 @@ pub(super) fn origin(info: &OpenInfo, started_at: Micros, server_version: Option
         transport,
         client_addr,
         client_port: client_addr.map(|_| u16::from_be(info.port)),
-        backend_pid: 0,
+        backend_pid: info.own_pid,
+        host_pid: 0,
         peer_pid,
         peer_exe: peer_pid.and_then(probes::executable).map(|path| path.to_string_lossy().into_owned()),
-        server_version,
+        server,
         user: None,
         database: None,
         partial: false,
@@ -281,7 +289,7 @@ pub(super) fn origin(info: &OpenInfo, started_at: Micros, server_version: Option
 pub(super) fn open_origin(
     backend: &OpenBackend,
     started_at: Micros,
-    server_version: Option<String>,
+    server: Arc<ServerOrigin>,
     idle: bool,
 ) -> Origin {
     Origin {
@@ -289,7 +297,7 @@ pub(super) fn open_origin(
         database: backend.database.clone(),
         partial: true,
         idle,
-        ..origin(&backend.info, started_at, server_version)
+        ..origin(&backend.info, started_at, server)
     }
 }
 

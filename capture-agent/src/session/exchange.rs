@@ -45,14 +45,16 @@ pub struct Origin {
     pub client_addr: Option<IpAddr>,
     /// The client's port; none for Unix sockets.
     pub client_port: Option<u16>,
-    /// The backend's process id, as the host sees it.
+    /// The backend's process id, as the server itself knows it: another one than the host's in a container.
     pub backend_pid: u32,
+    /// The backend's process id, as the host sees it.
+    pub host_pid: u32,
     /// The client's process id, for local clients where the kernel tells it.
     pub peer_pid: Option<u32>,
     /// The client's executable, for local clients.
     pub peer_exe: Option<String>,
-    /// The server's version as its data directory or its process tells it, such as `15` or `15.18`.
-    pub server_version: Option<String>,
+    /// The server that accepted the connection.
+    pub server: Arc<ServerOrigin>,
     /// The role, for a session that was open before the agent: from the server's process title.
     pub user: Option<String>,
     /// The database, for a session that was open before the agent: from the server's process title.
@@ -62,6 +64,25 @@ pub struct Origin {
     /// Whether the server was seen to wait for the client's next request before anything was read: only of a
     /// session that was open before the agent. Its first request is then known to begin a message.
     pub idle: bool,
+}
+
+/// What the system knows of a server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerOrigin {
+    /// The postmaster's process id, as the host sees it; 0 if it is not known.
+    pub pid: u32,
+    /// The port that it listens on, in its own network namespace.
+    pub port: Option<u16>,
+    /// Its version as its data directory tells it, such as `15`.
+    pub version: Option<String>,
+    /// The container that it runs in.
+    pub container_id: Option<String>,
+    /// The UID of its Kubernetes pod.
+    pub pod_uid: Option<String>,
+    /// The pod's name.
+    pub pod: Option<String>,
+    /// The pod's namespace.
+    pub namespace: Option<String>,
 }
 
 /// What is known of a session so far. Fields fill up as the session proceeds.

@@ -24,7 +24,7 @@ pub mod value;
 
 pub use exchange::{
     Column, Direction, EndReason, Exchange, Gap, GapReason, Micros, Origin, Param, Protocol, RowValues,
-    SessionEnd, SessionId, SessionInfo, Sink, SqlState, Status, Tag, Transport, Values,
+    ServerOrigin, SessionEnd, SessionId, SessionInfo, Sink, SqlState, Status, Tag, Transport, Values,
 };
 pub use limits::Limits;
 pub use saved::RestoreError;
@@ -99,7 +99,7 @@ impl Session {
             database: origin.database.as_deref().map(Into::into),
             application_name: None,
             auth_method: None,
-            server_version: origin.server_version.as_deref().map(Into::into),
+            server_version: origin.server.version.as_deref().map(Into::into),
             client_encoding: value::Encoding::default(),
             standard_conforming_strings: true,
             tls: false,

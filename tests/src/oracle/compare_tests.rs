@@ -91,7 +91,7 @@ fn record() -> Record {
         vec![statement(0, "simple", "select 1"), statement(1, "simple", "select 2"), executed, failed];
     let session = serde_json::json!({
         "session_id": "s", "started_at": "", "end_reason": "terminate", "pg_user": "u", "database": "d",
-        "transport": "unix", "tls": false, "backend_pid": 7, "statements": 4, "errors": 1, "bytes_in": 0,
+        "transport": "unix", "tls": false, "backend_pid": 7, "host_pid": 7, "statements": 4, "errors": 1, "bytes_in": 0,
         "bytes_out": 0, "gap_bytes": 0, "partial": false,
     });
     Record { sessions: vec![serde_json::from_value(session).unwrap()], statements, ..Record::default() }

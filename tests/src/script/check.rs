@@ -73,6 +73,7 @@ fn end(script: &Script, run: &Run, session: &Session, statements: usize) -> anyh
             "auth" => session.auth_method.clone(),
             "errors" => Some(session.errors.to_string()),
             "transport" => Some(session.transport.clone()),
+            "tls" => Some(session.tls.to_string()),
             other => bail!("a session has no field {other}"),
         };
         ensure!(found.as_deref().unwrap_or("null") == value, "{name} is {found:?}");

@@ -12,7 +12,13 @@ use crate::wire::{PROTOCOL_3_0, frontend};
 pub(super) fn file(path: &Path) -> anyhow::Result<Script> {
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let text = std::fs::read_to_string(path)?;
-    let mut script = Script { name, steps: Vec::new(), statements: Vec::new(), end: End::default() };
+    let mut script = Script {
+        name,
+        versions: 0..=u32::MAX,
+        steps: Vec::new(),
+        statements: Vec::new(),
+        end: End::default(),
+    };
     let lines: Vec<(usize, &str)> = (1..).zip(text.lines()).collect();
     block(&lines, &mut script).with_context(|| path.display().to_string())?;
     ensure!(script.end.line > 0, "{}: no `= end` line says what is recorded of the session", path.display());
@@ -44,6 +50,11 @@ fn block(lines: &[(usize, &str)], script: &mut Script) -> anyhow::Result<()> {
 fn one(number: usize, line: &str, script: &mut Script) -> anyhow::Result<()> {
     if let Some(wanted) = line.strip_prefix('=') {
         return recorded(number, wanted, script);
+    }
+    if let Some(versions) = line.strip_prefix("only ") {
+        let (first, last) = versions.split_once(" to ").context("only FIRST to LAST")?;
+        script.versions = first.trim().parse()?..=last.trim().parse()?;
+        return Ok(());
     }
     let action = if let Some(message) = line.strip_prefix('>') {
         Action::Send(sent(tokens(message)?)?)

@@ -1,6 +1,8 @@
 //! The system account that servers run as: PostgreSQL refuses to run as root.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::Context;
 
@@ -9,6 +11,23 @@ use anyhow::Context;
 pub(super) struct Account {
     pub(super) uid: u32,
     pub(super) gid: u32,
+}
+
+impl Account {
+    /// `program` run by this account, which gets SIGQUIT when the test dies, however it dies. It may look into
+    /// folders that are closed to others: the servers that setup installed lie below root's home. PostgreSQL asks
+    /// access(2) for its own programs, which forgets the capability without the securebit.
+    pub(super) fn command(self, program: &Path) -> Command {
+        let mut command = Command::new("setpriv");
+        command
+            .arg(format!("--reuid={}", self.uid))
+            .arg(format!("--regid={}", self.gid))
+            .args(["--clear-groups", "--pdeathsig=QUIT"])
+            .arg("--securebits=+no_setuid_fixup")
+            .args(["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"])
+            .arg(program);
+        command
+    }
 }
 
 /// The account `postgres`, which Debian's packages create.

@@ -11,13 +11,13 @@ use crate::deps;
 /// Makes `target` a fresh data directory that belongs to the server's account.
 pub(super) fn copy_to(version: u32, target: &Path) -> anyhow::Result<()> {
     let template = template(version)?;
-    deps::run(Command::new("cp").arg("-a").arg(template).arg(target))?;
+    deps::run(Command::new("cp").args(["-a", "--sparse=always"]).arg(template).arg(target))?;
     Ok(())
 }
 
 /// The template's name carries the full version, so that an upgrade makes a new one.
 fn template(version: u32) -> anyhow::Result<PathBuf> {
-    let initdb = deps::postgres_program(version, "initdb")?;
+    let initdb = deps::server_program(version, "initdb")?;
     let full = deps::run(Command::new(&initdb).arg("--version"))?;
     let name = full.trim().replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "-");
     let templates = deps::home().join("templates");
@@ -30,17 +30,7 @@ fn template(version: u32) -> anyhow::Result<PathBuf> {
     chown(folder.path(), Some(account.uid), Some(account.gid))?;
     let data = folder.path().join("data");
     let arguments = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"];
-    deps::run(
-        Command::new("setpriv")
-            .arg(format!("--reuid={}", account.uid))
-            .arg(format!("--regid={}", account.gid))
-            .arg("--clear-groups")
-            .arg(initdb)
-            .args(arguments)
-            .arg("-D")
-            .arg(&data)
-            .current_dir(folder.path()),
-    )?;
+    deps::run(account.command(&initdb).args(arguments).arg("-D").arg(&data).current_dir(folder.path()))?;
     // Another test process may do the same: whoever renames first wins, and both are alike.
     fs::create_dir_all(&templates)?;
     let draft = tempfile::Builder::new().prefix("draft-").tempdir_in(&templates)?;

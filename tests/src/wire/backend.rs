@@ -47,7 +47,8 @@ impl Message {
     }
 }
 
-/// The message as golden scripts write it: its standard name, then what matters in it.
+/// The message as golden scripts write it: its standard name, then what matters in it. Of BackendKeyData that is the
+/// length of the key.
 pub fn describe(message: &Message) -> String {
     let mut body = Body(&message.body);
     let mut line = String::from(name(message.tag));
@@ -80,10 +81,11 @@ pub fn describe(message: &Message) -> String {
         b'V' => words(&mut line, [optional(body.value().as_deref())]),
         b'S' => words(&mut line, [quote(body.string().as_bytes()), quote(body.string().as_bytes())]),
         b'R' => words(&mut line, [body.u32().to_string()]),
+        b'K' => words(&mut line, [message.body.len().saturating_sub(4).to_string()]),
         b'v' => {
-            let minor = body.u32() & 0xffff;
+            let version = body.u32();
             let count = body.u32();
-            words(&mut line, [minor.to_string()]);
+            words(&mut line, [format!("{}.{}", version >> 16, version & 0xffff)]);
             words(&mut line, (0..count).map(|_| quote(body.string().as_bytes())));
         }
         _ => {}

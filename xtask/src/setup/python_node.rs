@@ -8,7 +8,7 @@ use std::process::Command;
 
 /// Makes the Python environment hold what `tests/clients/requirements.txt` names; yields 1 if it did not.
 pub(super) fn ensure_python() -> Result<usize> {
-    let wanted = read_client_file("requirements.txt")?;
+    let wanted = read(&clients().join("requirements.txt"))?;
     let venv = shell::deps_dir().join("venv");
     let stamp = Stamp { file: venv.join(".capture-requirements"), wanted };
     if stamp.is_current() && python().exists() {
@@ -27,21 +27,28 @@ pub(super) fn ensure_python() -> Result<usize> {
 
 /// Makes the node modules those that `tests/clients/package-lock.json` names; yields 1 if they were not.
 pub(super) fn ensure_node() -> Result<usize> {
-    let lock = read_client_file("package-lock.json")?;
-    let folder = shell::deps_dir().join("node");
-    let stamp = Stamp { file: folder.join(".capture-lock"), wanted: lock };
+    ensure_modules("installing node drivers", "tests/clients", "node").map(usize::from)
+}
+
+/// Makes the modules in `target`, below the folder of dependencies, those that the lock file in `source` names, with
+/// the checksums that stand in it. Whether they were not. No package's own scripts run.
+pub(super) fn ensure_modules(what: &str, source: &str, target: &str) -> Result<bool> {
+    let source = shell::root().join(source);
+    let folder = shell::deps_dir().join(target);
+    let stamp =
+        Stamp { file: folder.join(".capture-lock"), wanted: read(&source.join("package-lock.json"))? };
     if stamp.is_current() {
-        return Ok(0);
+        return Ok(false);
     }
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     for name in ["package.json", "package-lock.json"] {
-        fs::copy(clients().join(name), folder.join(name)).with_context(|| format!("cannot copy {name}"))?;
+        fs::copy(source.join(name), folder.join(name)).with_context(|| format!("cannot copy {name}"))?;
     }
     let mut npm = Command::new("npm");
-    npm.args(["ci", "--no-audit", "--no-fund", "--omit=dev"]).current_dir(&folder);
-    shell::step("installing node drivers", &mut npm)?;
+    npm.args(["ci", "--no-audit", "--no-fund", "--omit=dev", "--ignore-scripts"]).current_dir(&folder);
+    shell::step(what, &mut npm)?;
     stamp.set()?;
-    Ok(1)
+    Ok(true)
 }
 
 /// The environment's interpreter.
@@ -65,9 +72,8 @@ impl Stamp {
     }
 }
 
-fn read_client_file(name: &str) -> Result<String> {
-    let path = clients().join(name);
-    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn clients() -> PathBuf {

@@ -1,7 +1,6 @@
 //! Records of the journal, read back. Whatever the bytes are, this yields records or says that they are malformed;
 //! it allocates no more than the bytes that are there account for.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -14,10 +13,9 @@ use super::dictionary::{COLUMNS, SESSIONS, TEXTS};
 use super::encode::{BINARY_FIELDS, DATA_ROW, TEXT_FIELDS};
 use super::kind;
 use super::wire::{Cursor, Malformed, Read};
-use crate::session::value::Encoding;
 use crate::session::{
-    Column, Direction, EndReason, Exchange, Gap, GapReason, Micros, Origin, Param, Protocol, SessionEnd,
-    SessionId, SessionInfo, SqlState, Status, Tag, Transport,
+    Column, Direction, EndReason, Exchange, Gap, GapReason, Micros, Param, Protocol, SessionEnd, SessionId,
+    SessionInfo, SqlState, Status, Tag,
 };
 
 /// A record that is more than a definition.
@@ -244,65 +242,7 @@ fn session_id(body: &mut Cursor<'_>) -> Read<SessionId> {
 }
 
 fn session_info(body: &mut Cursor<'_>) -> Read<SessionInfo> {
-    let (id, started_at) = (session_id(body)?, time(body)?);
-    let transport = if body.bool()? { Transport::Unix } else { Transport::Tcp };
-    let client_addr = match body.byte()? {
-        0 => None,
-        4 => Some(IpAddr::from(body.array::<4>()?)),
-        6 => Some(IpAddr::from(body.array::<16>()?)),
-        _ => return Err(Malformed),
-    };
-    let client_port = number(body)?;
-    let backend_pid = number(body)?.ok_or(Malformed)?;
-    let peer_pid = number(body)?;
-    let mut owned = || body.text().map(|text| text.map(str::to_owned));
-    let (peer_exe, server_version, user, database) = (owned()?, owned()?, owned()?, owned()?);
-    let truths = body.byte()?;
-    let origin = Origin {
-        id,
-        started_at,
-        transport,
-        client_addr,
-        client_port,
-        backend_pid,
-        peer_pid,
-        peer_exe,
-        server_version,
-        user,
-        database,
-        partial: truths & 8 != 0,
-        idle: truths & 4 != 0,
-    };
-    let mut shared = || body.text().map(|text| text.map(Arc::from));
-    Ok(SessionInfo {
-        origin,
-        user: shared()?,
-        database: shared()?,
-        application_name: shared()?,
-        auth_method: shared()?,
-        server_version: shared()?,
-        tls_version: shared()?,
-        tls_cipher: shared()?,
-        client_encoding: encoding(body)?,
-        standard_conforming_strings: truths & 2 != 0,
-        tls: truths & 1 != 0,
-    })
-}
-
-/// A number that may be none, of a narrower type.
-fn number<T: TryFrom<i64>>(body: &mut Cursor<'_>) -> Read<Option<T>> {
-    body.option()?.map(|number| T::try_from(number).map_err(|_| Malformed)).transpose()
-}
-
-fn encoding(body: &mut Cursor<'_>) -> Read<Encoding> {
-    Ok(match body.byte()? {
-        0 => Encoding::Utf8,
-        1 => Encoding::Latin1,
-        2 => Encoding::Latin5,
-        3 => Encoding::Opaque,
-        4 => Encoding::Table(encoding_rs::Encoding::for_label(body.bytes()?).ok_or(Malformed)?),
-        _ => return Err(Malformed),
-    })
+    postcard::from_bytes(body.rest()).map_err(|_| Malformed)
 }
 
 fn columns(body: &mut Cursor<'_>) -> Read<Arc<[Column]>> {

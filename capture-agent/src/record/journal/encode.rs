@@ -10,12 +10,10 @@ use super::super::table::Table;
 use super::dictionary::{Dictionary, Slot};
 use super::kind;
 use super::wire::{put, put_bytes, put_option, put_signed, put_text};
-use crate::session::value::Encoding;
 use crate::session::{
     Column, Direction, EndReason, Exchange, Gap, GapReason, Micros, Protocol, RowValues, SessionEnd,
-    SessionInfo, Status, Transport, Values,
+    SessionInfo, Status, Values,
 };
-use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Encodes records, each at the end of a buffer. Yields where in the buffer the record begins; what it refers to
@@ -294,55 +292,9 @@ fn put_time(out: &mut Vec<u8>, at: Micros) {
 
 fn define_session(out: &mut Vec<u8>, slot: usize, session: &SessionInfo) {
     let start = begin(out, kind::SESSION);
-    let origin = &session.origin;
     put(out, slot as u64);
-    out.extend_from_slice(origin.id.0.as_bytes());
-    put_time(out, origin.started_at);
-    out.push(u8::from(origin.transport == Transport::Unix));
-    match origin.client_addr {
-        None => out.push(0),
-        Some(IpAddr::V4(addr)) => {
-            out.push(4);
-            out.extend_from_slice(&addr.octets());
-        }
-        Some(IpAddr::V6(addr)) => {
-            out.push(6);
-            out.extend_from_slice(&addr.octets());
-        }
-    }
-    for number in [
-        origin.client_port.map(i64::from),
-        Some(i64::from(origin.backend_pid)),
-        origin.peer_pid.map(i64::from),
-    ] {
-        put_option(out, number);
-    }
-    for text in [&origin.peer_exe, &origin.server_version, &origin.user, &origin.database] {
-        put_text(out, text.as_deref());
-    }
-    let truths = [origin.partial, origin.idle, session.standard_conforming_strings, session.tls];
-    out.push(truths.iter().fold(0, |bits, truth| bits << 1 | u8::from(*truth)));
-    for text in [
-        &session.user,
-        &session.database,
-        &session.application_name,
-        &session.auth_method,
-        &session.server_version,
-        &session.tls_version,
-        &session.tls_cipher,
-    ] {
-        put_text(out, text.as_deref());
-    }
-    match session.client_encoding {
-        Encoding::Utf8 => out.push(0),
-        Encoding::Latin1 => out.push(1),
-        Encoding::Latin5 => out.push(2),
-        Encoding::Opaque => out.push(3),
-        Encoding::Table(table) => {
-            out.push(4);
-            put_bytes(out, table.name().as_bytes());
-        }
-    }
+    // A vector takes everything.
+    let _ = postcard::to_io(session, &mut *out);
     end(out, start, 0);
 }
 

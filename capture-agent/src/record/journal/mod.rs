@@ -24,11 +24,11 @@ mod lock;
 mod recovery;
 mod segment;
 mod shelf;
+mod states;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -51,6 +51,7 @@ use lock::{Lock, LockError};
 use recovery::Unusable;
 use segment::{Header, Segment};
 use shelf::Closed;
+use states::States;
 
 /// The journal, as the recorder writes it.
 #[derive(Debug)]
@@ -60,6 +61,8 @@ pub(super) struct Journal {
     /// Which journal this is: the same for all segments of a folder, until it is empty.
     id: u128,
     segment_bytes: u64,
+    /// The journal stops while more than this waits for files to be completed.
+    waiting_bytes: u64,
     /// None while the journal is off.
     segment: Option<Segment>,
     /// The frame that grows, with room for its header.
@@ -67,7 +70,7 @@ pub(super) struct Journal {
     /// Where `buffer` will stand.
     position: Lsn,
     encoder: Encoder,
-    states: HashMap<StateKey, Held>,
+    states: States,
     /// What the reader's position was at the last commit.
     reader: Option<u64>,
     shelf: Arc<Shelf>,
@@ -76,15 +79,6 @@ pub(super) struct Journal {
     retry: Micros,
     /// When the segment in use began.
     begun: Micros,
-}
-
-/// The newest state of a session.
-#[derive(Clone, Debug)]
-enum Held {
-    /// The bytes.
-    Here(Vec<u8>),
-    /// Where they stand in a segment, if they are many.
-    There { file: Arc<File>, offset: u64, length: usize },
 }
 
 impl Journal {
@@ -102,17 +96,17 @@ impl Journal {
         for segment in &found.segments {
             shelf.inherit(Closed { path: segment.path.clone(), end: segment.end });
         }
-        let states = found.states.iter().map(|(key, state)| (*key, Held::Here(state.clone())));
         let journal = Self {
             folder,
             lock,
             id: found.journal.unwrap_or_else(|| uuid::Uuid::now_v7().as_u128()),
             segment_bytes,
+            waiting_bytes: WAITING_BYTES,
             segment: None,
             buffer: empty_frame(),
             position: found.next,
             encoder: Encoder::new(),
-            states: states.collect(),
+            states: States::new(&found.states),
             reader: found.position,
             shelf,
             now: Micros(0),
@@ -198,28 +192,21 @@ impl Journal {
 
     /// The state of an open session. The newest counts.
     pub(super) fn save_state(&mut self, key: StateKey, state: &[u8]) {
-        let held = match &self.segment {
-            _ if state.len() <= HELD_HERE => Held::Here(state.to_vec()),
-            // What is not written cannot be found there later.
-            None => return self.forget_state(&key),
-            Some(segment) => {
-                let (file, at) = (segment.file(), self.position.0 - segment.header.first.0);
-                // Behind its record's kind, length and key, which come next.
-                let offset = at + (self.buffer.len() + kind::PREFIX + key.len()) as u64;
-                Held::There { file, offset, length: state.len() }
-            }
-        };
-        if self.segment.is_some() {
+        let mut place = None;
+        if let Some(segment) = &self.segment {
             encode::state(&mut self.buffer, &key, state.len());
+            let at = self.position.0 - segment.header.first.0 + self.buffer.len() as u64;
+            place = Some((segment.file(), at));
             self.tail(state);
             self.spill();
         }
-        self.states.insert(key, held);
+        // It may have failed just now.
+        self.states.save(key, state, place.filter(|_| self.segment.is_some()));
     }
 
     /// The state of a session is no longer needed.
     pub(super) fn forget_state(&mut self, key: &StateKey) {
-        if self.states.remove(key).is_some() && self.segment.is_some() {
+        if self.states.forget(key) && self.segment.is_some() {
             encode::forget_state(&mut self.buffer, key);
         }
     }
@@ -341,6 +328,10 @@ impl Journal {
     /// Begins a new segment with a checkpoint. Until that is complete, the one before it stays in use. Only between
     /// transactions.
     fn turn(&mut self) -> io::Result<()> {
+        let waiting = self.shelf.oldest_end().map_or(0, |end| self.position.0.saturating_sub(end.0));
+        if waiting > self.waiting_bytes {
+            return Err(io::Error::other(format!("{waiting} bytes of it wait for files to be completed")));
+        }
         create_folder(&self.folder)?;
         if !self.lock.stands() {
             self.lock = lock(&self.folder).map_err(io::Error::other)?;
@@ -349,7 +340,7 @@ impl Journal {
         let header =
             Header { journal: self.id, first: self.position, created: self.shelf.now(), interrupted: false };
         let mut segment = Segment::create(&self.folder, header, self.segment_bytes)?;
-        if let Err(error) = self.checkpoint(&mut segment) {
+        if let Err(error) = self.states.checkpoint(&mut segment, self.reader) {
             let _ = fs::remove_file(&segment.path);
             return Err(error);
         }
@@ -365,38 +356,6 @@ impl Journal {
             tracing::info!("the journal is written again");
         }
         Ok(())
-    }
-
-    /// Writes all states and the reader's position, as the first transaction of a segment.
-    fn checkpoint(&mut self, segment: &mut Segment) -> io::Result<()> {
-        let mut buffer = empty_frame();
-        encode::checkpoint(&mut buffer);
-        for (key, held) in &mut self.states {
-            let length = match held {
-                Held::Here(state) => state.len(),
-                Held::There { length, .. } => *length,
-            };
-            encode::state(&mut buffer, key, length);
-            let mut offset = segment.bytes() + buffer.len() as u64;
-            match held {
-                Held::Here(state) if length <= HELD_HERE => {
-                    buffer.extend_from_slice(state);
-                    if buffer.len() >= SPILL {
-                        write_frame(segment, &mut buffer, &[], false)?;
-                    }
-                    continue;
-                }
-                Held::Here(state) => write_frame(segment, &mut buffer, state, false)?,
-                Held::There { file, offset: from, .. } => {
-                    write_frame(segment, &mut buffer, &[], false)?;
-                    segment.copy(file, *from, length as u64)?;
-                    offset += frame::HEADER as u64;
-                }
-            }
-            *held = Held::There { file: segment.file(), offset, length };
-        }
-        encode::commit(&mut buffer, self.reader);
-        write_frame(segment, &mut buffer, &[], true)
     }
 
     /// The disk does not take the journal: goes on without it.
@@ -425,7 +384,7 @@ impl Journal {
         self.position = self.next();
         self.buffer.truncate(frame::HEADER);
         // What stands in a segment that is to be removed cannot be copied from it later.
-        self.states.retain(|_, held| matches!(held, Held::Here(_)));
+        self.states.forget_written();
         let before = self.segment.take().map(|segment| close(&segment));
         self.shelf.interrupt(before);
     }
@@ -461,16 +420,6 @@ fn empty_frame() -> Vec<u8> {
     buffer
 }
 
-/// Writes a frame of a checkpoint.
-fn write_frame(segment: &mut Segment, buffer: &mut Vec<u8>, tail: &[u8], commits: bool) -> io::Result<()> {
-    let lsn = Lsn(segment.header.first.0 + segment.bytes());
-    frame::seal(buffer, tail, lsn, commits);
-    segment.write(buffer, tail)?;
-    metrics::JOURNAL_BYTES.add((buffer.len() + tail.len()) as u64);
-    buffer.truncate(frame::HEADER);
-    Ok(())
-}
-
 /// Reads bytes as if they were a segment behind its header: for fuzzing. Yields the number of records, and how many
 /// of them are malformed.
 #[doc(hidden)]
@@ -478,17 +427,26 @@ pub fn read_all(bytes: &[u8]) -> (usize, usize) {
     recovery::read_all(bytes)
 }
 
+/// A transaction of one frame with this payload, at the beginning of a segment: for fuzzing.
+#[doc(hidden)]
+pub fn frame_of(payload: &[u8]) -> Vec<u8> {
+    let mut buffer = empty_frame();
+    buffer.extend_from_slice(payload);
+    frame::seal(&mut buffer, &[], Lsn(0), true);
+    buffer
+}
+
 /// Bytes of a segment, before the next begins.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Bytes that wait for their rows to be completed: twice what the writer allows while the disk takes data.
+const WAITING_BYTES: u64 = 1 << 30;
 
 /// Values from this size on are written from where they are: two copies of a frame's bytes cost more than a write.
 const WRITTEN_IN_PLACE: usize = 64 << 10;
 
 /// Bytes of one frame, before the transaction goes on in another.
 const SPILL: usize = 1 << 20;
-
-/// States up to this size are kept in memory for the next checkpoint; larger ones are copied from the file.
-const HELD_HERE: usize = 4 << 10;
 
 /// How long the journal waits before it tries again: one second.
 const RETRY_US: i64 = 1_000_000;

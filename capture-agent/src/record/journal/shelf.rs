@@ -82,6 +82,11 @@ impl Shelf {
         self.state().lock = Some(lock);
     }
 
+    /// Where the oldest segment ends that is still needed and does not grow any more.
+    pub(super) fn oldest_end(&self) -> Option<Lsn> {
+        self.state().closed.front().map(|closed| closed.end)
+    }
+
     /// A segment of an earlier agent's.
     pub(super) fn inherit(&self, closed: Closed) {
         self.state().closed.push_back(closed);
@@ -128,12 +133,12 @@ impl Shelf {
         folder.map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     }
 
-    /// Removes segments whose rows are all settled. Needs a segment in use, whose checkpoint takes their place;
-    /// `synced` if that must be on the disk first.
+    /// Removes segments whose rows are all settled. The checkpoint of the segment in use takes their place, and if
+    /// there is none, their states are worthless. `synced` if that checkpoint must be on the disk first.
     pub(in crate::record) fn sweep(&self, synced: bool) {
         let settled = Lsn(self.settled.load(Ordering::Acquire));
         let mut state = self.state();
-        if state.current.is_none() || (synced && state.folder.is_some()) {
+        if synced && state.folder.is_some() {
             return;
         }
         while let Some(closed) = state.closed.pop_front_if(|closed| closed.end <= settled) {

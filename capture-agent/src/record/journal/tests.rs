@@ -132,18 +132,13 @@ proptest! {
     fn bytes_that_are_no_journal_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         read_all(&bytes);
         // Behind a checksum that is right.
-        let mut frame = vec![0; frame::HEADER];
-        frame.extend_from_slice(&bytes);
-        frame::seal(&mut frame, &[], Lsn(0), true);
-        read_all(&frame);
+        read_all(&frame_of(&bytes));
         // As the body of a record of each kind.
         for kind in 0..16u8 {
-            frame.truncate(frame::HEADER);
-            frame.push(kind);
-            frame.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-            frame.extend_from_slice(&bytes);
-            frame::seal(&mut frame, &[], Lsn(0), true);
-            prop_assert_eq!(read_all(&frame).0, 1);
+            let mut record = vec![kind];
+            record.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+            record.extend_from_slice(&bytes);
+            prop_assert_eq!(read_all(&frame_of(&record)).0, 1);
         }
     }
 
@@ -256,6 +251,26 @@ fn what_the_journal_missed_makes_its_states_worthless() {
     journal.commit(6);
     let (found, _) = replayed(folder.path());
     assert_eq!((found.position, found.into_states()), (Some(6), vec![([1; 16], b"state".to_vec())]));
+}
+
+#[test]
+fn a_journal_that_nobody_takes_rows_from_stops_growing_until_somebody_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = begin(folder.path(), 1_000);
+    journal.waiting_bytes = 16_000;
+    let mut told = Told::default();
+    for position in 0..60 {
+        play(&[Call::large(position, 900)], &mut Both(&mut journal, &mut told));
+        journal.commit(position);
+    }
+    assert!(journal.segment.is_none());
+    assert!((12..20).contains(&segments(folder.path()).len()));
+    journal.shelf.set_settled(journal.next());
+    journal.shelf.sweep(false);
+    assert!(segments(folder.path()).is_empty());
+    journal.tick(Micros(10 * RETRY_US));
+    journal.commit(60);
+    assert_eq!(replayed(folder.path()).0.position, Some(60));
 }
 
 #[test]

@@ -68,6 +68,11 @@ impl<'a> Cursor<'a> {
         self.rest.len()
     }
 
+    /// All that is left.
+    pub(super) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
     pub(super) fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
         let (array, rest) = self.rest.split_first_chunk().ok_or(Malformed)?;
         self.rest = rest;
