@@ -58,7 +58,7 @@ impl Settled {
                 Ok(spans) => spans.iter().for_each(|span| self.add(table, day, span)),
                 // Whoever reads the record cannot read it either, so its rows are missing.
                 Err(error) => {
-                    tracing::warn!(file = %path.display(), %error, "this file is no complete Parquet")
+                    tracing::warn!(file = %path.display(), %error, "this file is no complete Parquet");
                 }
             }
         }
