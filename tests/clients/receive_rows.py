@@ -15,7 +15,7 @@ SELECT = "select * from every_type order by id"
 
 
 async def by_asyncpg():
-    connection = await asyncpg.connect(ssl=False, server_settings={"application_name": "asyncpg"})
+    connection = await asyncpg.connect(server_settings={"application_name": "asyncpg"})
     rows = await connection.fetch(SELECT)
     assert len(rows) == 3
     await connection.close()

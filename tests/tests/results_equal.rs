@@ -15,6 +15,15 @@ on_every_server!(
     binary_parameters_read_as_the_server_prints_them,
 );
 
+// Over TLS, what differs is how the bytes come: in records, through another system call pattern.
+tests::on_server!(
+    tls,
+    ServerOptions::default().tls(),
+    psql_prints_what_is_recorded,
+    drivers_receive_what_is_recorded,
+    copied_rows_are_recorded_in_both_directions
+);
+
 type Rows = Vec<Vec<Option<String>>>;
 
 const SELECT: &str = "select * from every_type order by id";

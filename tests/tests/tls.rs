@@ -7,9 +7,15 @@ use tests::record::Session;
 use tests::tls::{Counted, TlsClient};
 use tests::{Agent, AgentOptions, Server, ServerOptions, capture_with, clients, deps, oracle, script};
 
-#[test]
-fn psql() -> anyhow::Result<()> {
-    let captured = capture_tls(|server| {
+tests::on_every_server!(
+    psql,
+    pgbench_in_its_three_modes,
+    every_byte_of_the_protocol_and_of_the_socket_is_accounted_for,
+    version_and_cipher_are_those_that_the_server_names,
+);
+
+fn psql(options: ServerOptions) -> anyhow::Result<()> {
+    let captured = capture_on(options, |server| {
         server.psql("select 1; select 'it''s; fine' /* ; */ ;\n\n create table t (i int);")?;
         let script = "select 1;\nselect 2 \\; select 3;\n\\copy t from stdin\n1\n2\n\\.\nselect * from t \\gdesc\n\
                       select 1/0;\nselec;\nbegin;\nselect 1/0;\nselect 4;\nrollback;\n";
@@ -20,9 +26,8 @@ fn psql() -> anyhow::Result<()> {
     equal(&captured, 11)
 }
 
-#[test]
-fn pgbench_in_its_three_modes() -> anyhow::Result<()> {
-    let captured = capture_tls(|server| {
+fn pgbench_in_its_three_modes(options: ServerOptions) -> anyhow::Result<()> {
+    let captured = capture_on(options, |server| {
         let bench = |arguments: &[&str]| deps::run(server.program("pgbench")?.args(arguments));
         bench(&["-i", "-q"])?;
         for mode in ["simple", "extended", "prepared"] {
@@ -126,11 +131,14 @@ fn large_results_and_copies_are_whole() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[test]
-fn every_byte_of_the_protocol_and_of_the_socket_is_accounted_for() -> anyhow::Result<()> {
+fn every_byte_of_the_protocol_and_of_the_socket_is_accounted_for(
+    options: ServerOptions,
+) -> anyhow::Result<()> {
     let mut counted = Vec::new();
-    let captured = capture_tls(|server| {
-        for arguments in [&[][..], &["max=1.2"]] {
+    let captured = capture_on(options, |server| {
+        // Encryption from the first byte on came with 17.
+        let direct = (server.version() >= 17).then_some(&["direct"][..]);
+        for arguments in [&[][..], &["max=1.2"]].into_iter().chain(direct) {
             for rounds in [0, 1, 30] {
                 let mut client = TlsClient::connect(server, arguments)?;
                 for round in 0..rounds {
@@ -152,11 +160,10 @@ fn every_byte_of_the_protocol_and_of_the_socket_is_accounted_for() -> anyhow::Re
     Ok(())
 }
 
-#[test]
-fn version_and_cipher_are_those_that_the_server_names() -> anyhow::Result<()> {
+fn version_and_cipher_are_those_that_the_server_names(options: ServerOptions) -> anyhow::Result<()> {
     const SQL: &str = "select version || ' ' || cipher from pg_stat_ssl where pid = pg_backend_pid()";
     let mut named = Vec::new();
-    let captured = capture_tls(|server| {
+    let captured = capture_on(options, |server| {
         for arguments in [&[][..], &["max=1.2"]] {
             let mut client = TlsClient::connect(server, arguments)?;
             let name = client.query(SQL)?;
@@ -419,8 +426,14 @@ fn doctor_names_the_sites_and_their_cost() -> anyhow::Result<()> {
 }
 
 fn capture_tls(workload: impl FnOnce(&Server) -> anyhow::Result<()>) -> anyhow::Result<Captured> {
-    let server = ServerOptions::default().tls();
-    capture_with(server, AgentOptions::default(), |server, _| workload(server))
+    capture_on(ServerOptions::default(), workload)
+}
+
+fn capture_on(
+    options: ServerOptions,
+    workload: impl FnOnce(&Server) -> anyhow::Result<()>,
+) -> anyhow::Result<Captured> {
+    capture_with(options.tls(), AgentOptions::default(), |server, _| workload(server))
 }
 
 /// The record equals the log, which holds at least `least` statements, and every session was encrypted and is whole.
