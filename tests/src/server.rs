@@ -25,6 +25,7 @@ pub struct ServerOptions {
     settings: Vec<(String, String)>,
     port: Option<u16>,
     container: Option<Arc<Container>>,
+    backup: Option<PathBuf>,
 }
 
 /// A running server. TCP on 127.0.0.1 and a Unix socket; the superuser is `postgres`, trusted. Roles named
@@ -44,7 +45,7 @@ pub struct Server {
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { version: 15, settings: Vec::new(), port: None, container: None }
+        Self { version: 15, settings: Vec::new(), port: None, container: None, backup: None }
     }
 }
 
@@ -72,6 +73,13 @@ impl ServerOptions {
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
+        self
+    }
+
+    /// On a copy of this data directory, such as pg_basebackup makes, instead of a fresh one.
+    #[must_use]
+    pub fn backup(mut self, data: &Path) -> Self {
+        self.backup = Some(data.to_owned());
         self
     }
 
@@ -106,7 +114,10 @@ impl ServerOptions {
         let account = account::postgres()?;
         chown(folder.path(), Some(account.uid), Some(account.gid))?;
         let data = folder.path().join("data");
-        template::copy_to(self.version, &data)?;
+        match &self.backup {
+            Some(backup) => template::copy_backup(backup, &data)?,
+            None => template::copy_to(self.version, &data)?,
+        }
         let port = self.port.map_or_else(free_port, Ok)?;
         let mut server = Server { options: self, folder, seen, port, process: None, postmaster: 0 };
         server.configure()?;
@@ -353,7 +364,7 @@ fn is_auxiliary(title: &str) -> bool {
 }
 
 /// `src/backend/utils/init/miscinit.c`, `GetBackendTypeDesc`; the statistics collector is gone since 15.
-const AUXILIARY: [&str; 13] = [
+const AUXILIARY: [&str; 14] = [
     "archiver",
     "autovacuum",
     "background",
@@ -365,6 +376,7 @@ const AUXILIARY: [&str; 13] = [
     "slotsync",
     "startup",
     "stats collector",
+    "walreceiver",
     "walsummarizer",
     "walwriter",
 ];
