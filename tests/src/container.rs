@@ -1,16 +1,17 @@
 //! Containers without a runtime: a file system of their own, and namespaces for mounts, processes, network, host
 //! name and IPC; a control group that is named as runtimes name it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, ensure};
 
-use crate::deps;
+use crate::{deps, wait};
 
 /// A place for one server: gone, with its network and control group, when it goes out of scope.
 #[derive(Debug)]
@@ -29,9 +30,11 @@ pub struct Network {
 /// A control group.
 #[derive(Debug)]
 pub struct ControlGroup {
-    /// What this made, outermost first.
-    made: Vec<PathBuf>,
+    folder: PathBuf,
 }
+
+/// The groups that tests of this process made, so that the last that needs a group above its own removes it.
+static MADE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 impl Container {
     /// A container whose file system holds the server of this version that setup installed, and what that needs.
@@ -165,31 +168,36 @@ impl ControlGroup {
             .into_iter()
             .find(|mount| Path::new(mount).join("cgroup.procs").is_file())
             .context("no control groups are mounted below /sys/fs/cgroup")?;
-        let mut group = Self { made: Vec::new() };
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut folder = PathBuf::from(mount);
         for name in path.split('/') {
             folder.push(name);
             if !folder.is_dir() {
                 fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-                group.made.push(folder.clone());
+                made.insert(folder.clone());
             }
         }
-        ensure!(group.made.last() == Some(&folder), "{} is there already", folder.display());
-        Ok(group)
+        ensure!(made.contains(&folder), "{} is there already", folder.display());
+        Ok(Self { folder })
     }
 
     fn path(&self) -> &Path {
-        self.made.last().map_or(Path::new(""), PathBuf::as_path)
+        &self.folder
     }
 }
 
 impl Drop for ControlGroup {
     fn drop(&mut self) {
-        for folder in self.made.iter().rev() {
-            // A group can be removed once its last process is reaped.
-            let _ = crate::wait::until("the group to be empty", crate::wait::SOON, || {
-                Ok(fs::remove_dir(folder).ok())
-            });
+        // A group can be removed once its last process is reaped.
+        let empty = || Ok(fs::remove_dir(&self.folder).ok());
+        let _ = wait::until("the group to be empty", wait::SOON, empty);
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        made.remove(&self.folder);
+        // Those above it, unless another test's group stands in them: that will remove them.
+        for folder in self.folder.ancestors().skip(1) {
+            if made.contains(folder) && fs::remove_dir(folder).is_ok() {
+                made.remove(folder);
+            }
         }
     }
 }

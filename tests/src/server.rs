@@ -29,6 +29,7 @@ pub struct ServerOptions {
     container: Option<Arc<Container>>,
     tls: bool,
     under: Vec<OsString>,
+    backup: Option<PathBuf>,
 }
 
 /// A running server. TCP on 127.0.0.1 and a Unix socket; the superuser is `postgres`, trusted. Roles named
@@ -48,7 +49,15 @@ pub struct Server {
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { version: 15, settings: Vec::new(), port: None, container: None, tls: false, under: Vec::new() }
+        Self {
+            version: 15,
+            settings: Vec::new(),
+            port: None,
+            container: None,
+            tls: false,
+            under: Vec::new(),
+            backup: None,
+        }
     }
 }
 
@@ -76,6 +85,13 @@ impl ServerOptions {
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
+        self
+    }
+
+    /// On a copy of this data directory, such as pg_basebackup makes, instead of a fresh one.
+    #[must_use]
+    pub fn backup(mut self, data: &Path) -> Self {
+        self.backup = Some(data.to_owned());
         self
     }
 
@@ -125,7 +141,10 @@ impl ServerOptions {
         let account = account::postgres()?;
         chown(folder.path(), Some(account.uid), Some(account.gid))?;
         let data = folder.path().join("data");
-        template::copy_to(self.version, &data)?;
+        match &self.backup {
+            Some(backup) => template::copy_backup(backup, &data)?,
+            None => template::copy_to(self.version, &data)?,
+        }
         let port = self.port.map_or_else(free_port, Ok)?;
         let mut server = Server { options: self, folder, seen, port, process: None, postmaster: 0 };
         server.configure()?;
@@ -386,7 +405,7 @@ fn is_auxiliary(title: &str) -> bool {
 }
 
 /// `src/backend/utils/init/miscinit.c`, `GetBackendTypeDesc`; the statistics collector is gone since 15.
-const AUXILIARY: [&str; 13] = [
+const AUXILIARY: [&str; 14] = [
     "archiver",
     "autovacuum",
     "background",
@@ -398,6 +417,7 @@ const AUXILIARY: [&str; 13] = [
     "slotsync",
     "startup",
     "stats collector",
+    "walreceiver",
     "walsummarizer",
     "walwriter",
 ];

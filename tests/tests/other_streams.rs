@@ -117,6 +117,40 @@ fn a_base_backup_and_a_stream_of_wal_are_sessions_of_their_own() -> anyhow::Resu
     Ok(())
 }
 
+/// A standby's walreceiver is a session at the primary, and no part of what the standby's own clients do.
+#[test]
+fn a_standby_is_a_session_at_its_primary() -> anyhow::Result<()> {
+    let primary = Server::start()?;
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data");
+    deps::run(primary.program("pg_basebackup")?.arg("-D").arg(&data).args(["-R", "-c", "fast"]))?;
+    let agent = AgentOptions::default().server(&primary).selector("auto").saying("capturing ").start()?;
+    primary.wait_idle()?;
+    let source = format!("host=127.0.0.1 port={} user=postgres", primary.port());
+    let standby = ServerOptions::default().backup(&data).setting("primary_conninfo", &source).start()?;
+    let pids = [primary.pid()?, standby.pid()?];
+    primary.psql("create table letters as select 'streamed' as body")?;
+    wait::until("the table to arrive", Duration::from_secs(30), || {
+        Ok((standby.psql("select to_regclass('letters') is not null")?.trim() == "t").then_some(()))
+    })?;
+    standby.psql("select * from letters")?;
+    standby.wait_idle()?;
+    let standby_log = standby.stop()?;
+    primary.wait_idle()?;
+    let record = agent.stop()?.record;
+    record.check_totals()?;
+    let (there, here) = (record.of_server(pids[0]), record.of_server(pids[1]));
+    oracle::compare(&standby_log, &here)?;
+    assert!(here.sessions.iter().all(|session| session.application_name.as_deref() == Some("psql")));
+    assert_eq!(here.rows_of(here.statement_with("from letters")?), [[Some("streamed".to_owned())]]);
+    let receiver = there.session_named("walreceiver")?;
+    assert_eq!((receiver.pg_user.as_deref(), receiver.gap_bytes), (Some("postgres"), 0));
+    let stream = streams(&there, "START_REPLICATION")?;
+    assert_eq!((stream.protocol.as_str(), &stream.session_id), ("replication", &receiver.session_id));
+    assert!(stream.bytes_out > 1_000 && there.rows_of(stream).is_empty(), "{stream}");
+    Ok(())
+}
+
 /// The stream began before the agent came: nothing that it carries is taken for a statement.
 #[test]
 fn a_stream_of_wal_that_was_open_before_the_agent_is_accounted_for() -> anyhow::Result<()> {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::saved::clipped;
+
 /// Microseconds since the Unix epoch, UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Micros(pub i64);
@@ -161,13 +163,15 @@ pub struct Exchange {
     /// How it reached the server.
     pub protocol: Protocol,
     /// Its text, decoded to UTF-8; none if it was prepared where the record does not reach.
+    #[serde(serialize_with = "clipped::text")]
     pub sql: Option<Arc<str>>,
     /// The prepared statement's name; empty for the unnamed one, none for other protocols.
     pub statement_name: Option<Arc<str>>,
     /// Its parameters, in order.
+    #[serde(serialize_with = "clipped::params")]
     pub params: Vec<Param>,
     /// The bytes that `params` point into: a Bind or FunctionCall body, as captured.
-    #[serde(with = "serde_bytes")]
+    #[serde(serialize_with = "clipped::bytes", deserialize_with = "serde_bytes::deserialize")]
     pub params_body: Vec<u8>,
     /// The columns of its result, as far as the server described them.
     pub columns: Option<Arc<[Column]>>,

@@ -63,3 +63,46 @@ fn write(value: &impl serde::Serialize, out: &mut Vec<u8>) {
 
 /// To be raised with every change to a type that a [`Session`] is made of: `tests::saved` notices.
 const LAYOUT: u16 = 2;
+
+/// What of a long message's parts is saved: its beginning. It is saved again with each step of its session, and a
+/// copy of 64 MiB each time would cost more than the end of a text that only matters if the agent dies meanwhile.
+pub(super) mod clipped {
+    use std::sync::Arc;
+
+    use serde::{Serialize, Serializer};
+
+    use crate::session::Param;
+
+    /// A message's body.
+    pub(in crate::session) fn bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes.get(..MOST).unwrap_or(bytes))
+    }
+
+    /// A statement's text.
+    pub(in crate::session) fn text<S: Serializer>(
+        text: &Option<Arc<str>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        text.as_deref()
+            .map(|text| text.get(..text.floor_char_boundary(MOST)).unwrap_or(text))
+            .serialize(serializer)
+    }
+
+    /// Parameters that lie in a body: where the body is cut off, so are they.
+    pub(in crate::session) fn params<S: Serializer>(
+        params: &[Param],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let most = MOST as u32;
+        let clip = |(start, end): (u32, u32)| (start < most || end <= most).then_some((start, end.min(most)));
+        serializer
+            .collect_seq(params.iter().map(|param| Param { value: param.value.and_then(clip), ..*param }))
+    }
+
+    /// Whether it may be the beginning of something longer.
+    pub(in crate::session) fn is_at_limit(bytes: &[u8]) -> bool {
+        bytes.len() > MOST - 4
+    }
+
+    const MOST: usize = 1 << 20;
+}

@@ -15,6 +15,15 @@ pub(super) fn copy_to(version: u32, target: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes `target` a copy of a backup that belongs to the server's account.
+pub(super) fn copy_backup(backup: &Path, target: &Path) -> anyhow::Result<()> {
+    let account = account::postgres()?;
+    deps::run(Command::new("cp").args(["-a", "--sparse=always"]).arg(backup).arg(target))?;
+    let owner = format!("{}:{}", account.uid, account.gid);
+    deps::run(Command::new("chown").args(["-R", &owner]).arg(target))?;
+    Ok(())
+}
+
 /// The template's name carries the full version, so that an upgrade makes a new one.
 fn template(version: u32) -> anyhow::Result<PathBuf> {
     let initdb = deps::server_program(version, "initdb")?;

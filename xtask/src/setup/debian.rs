@@ -53,6 +53,7 @@ fn missing(purpose: For) -> Vec<&'static str> {
     if purpose >= For::Test {
         need(program("node"), &["nodejs"]);
         need(program("npm"), &["npm"]);
+        need(program("ip"), &["iproute2"]);
         if !program("rustup") {
             need(program("cargo-fmt") && program("rustfmt"), &["rustfmt-web"]);
             need(program("cargo-clippy"), &["rust-web-clippy"]);

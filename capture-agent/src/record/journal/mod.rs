@@ -8,7 +8,7 @@
 //! payload = records
 //! ```
 //!
-//! A position in the journal is an [`Lsn`]. Every row has one, every complete file says in its footer which rows it
+//! A position in the journal is an `Lsn`. Every row has one, every complete file says in its footer which rows it
 //! has, and a file becomes complete by a rename: so a row stands in exactly one of them, or is replayed from here.
 //! No file is renamed before its rows are committed here, since what is not committed comes again from the kernel.
 //!

@@ -37,6 +37,7 @@ use query::Progress;
 use request::{Kind, Queue};
 use running::Run;
 
+use super::saved::clipped;
 use super::{Exchange, Limits, Micros, Param, SessionInfo, Sink};
 use crate::frames::Frame;
 
@@ -229,6 +230,22 @@ impl Conversation {
         self.queue.held() + self.names.held() + self.exchange.params_body.capacity()
     }
 
+    /// Notes what was cut off when it was saved.
+    fn mend(&mut self) {
+        for request in self.queue.iter_mut() {
+            request.truncated |= clipped::is_at_limit(&request.body);
+        }
+        for portal in self.names.portals_mut() {
+            portal.truncated |= clipped::is_at_limit(&portal.body);
+        }
+        if let Some(progress) = &mut self.progress {
+            progress.mend();
+        }
+        let exchange = &mut self.exchange;
+        let text = exchange.sql.as_ref().is_some_and(|text| clipped::is_at_limit(text.as_bytes()));
+        exchange.params_truncated |= text || clipped::is_at_limit(&exchange.params_body);
+    }
+
     /// The named prepared statements, which are saved apart from the rest.
     pub(super) fn prepared(&self) -> &impl Serialize {
         self.names.statements()
@@ -242,6 +259,7 @@ impl Conversation {
     /// Completes a conversation that was saved.
     pub(super) fn restore(&mut self, prepared: &[u8], limits: Limits) -> postcard::Result<()> {
         self.limits = limits;
+        self.mend();
         if !prepared.is_empty() {
             self.names.restore(postcard::from_bytes(prepared)?);
         }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use crate::frames::backend;
 use crate::frames::frontend::{Bind, format_at};
+use crate::session::saved::clipped;
 use crate::session::{Column, Limits, Param, value::Encoding};
 
 /// A prepared statement.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Prepared {
     pub(super) name: Arc<str>,
+    #[serde(serialize_with = "clipped::text")]
     pub(super) sql: Option<Arc<str>>,
     /// Whether `sql` is shorter than what was sent.
     pub(super) truncated: bool,
@@ -95,9 +97,10 @@ pub(super) struct Portal {
     /// The prepared statement's name as the client gave it.
     pub(super) statement_name: Option<Arc<str>>,
     /// The Bind message's body.
-    #[serde(with = "serde_bytes")]
+    #[serde(serialize_with = "clipped::bytes", deserialize_with = "serde_bytes::deserialize")]
     pub(super) body: Vec<u8>,
     /// Places in `body`.
+    #[serde(serialize_with = "clipped::params")]
     pub(super) params: Vec<Param>,
     pub(super) columns: Option<Arc<[Column]>>,
     /// Position of the Bind message in the client's stream.
@@ -151,8 +154,18 @@ impl Names {
         self.version
     }
 
+    /// All portals.
+    pub(super) fn portals_mut(&mut self) -> impl Iterator<Item = &mut Portal> {
+        self.portals.values_mut().chain(&mut self.unnamed_portal)
+    }
+
     /// Takes over the named statements of an earlier agent.
-    pub(super) fn restore(&mut self, statements: Statements) {
+    pub(super) fn restore(&mut self, mut statements: Statements) {
+        for prepared in statements.values_mut() {
+            if prepared.sql.as_ref().is_some_and(|text| clipped::is_at_limit(text.as_bytes())) {
+                *prepared = Arc::new(Prepared { truncated: true, ..Prepared::clone(prepared) });
+            }
+        }
         self.text = statements.iter().map(|(name, prepared)| prepared.size() + name.len()).sum();
         self.statements = statements;
     }

@@ -1,12 +1,14 @@
 //! Query messages: one row per statement of the query string.
 
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::request::{Kind, Request};
 use super::running::{Begun, Ended};
 use super::{Conversation, Replication, Turn};
 use crate::frames::frontend;
+use crate::session::saved::clipped;
 use crate::session::split::statements;
 use crate::session::{Micros, Protocol, SessionInfo, Sink, Status};
 
@@ -14,6 +16,7 @@ use crate::session::{Micros, Protocol, SessionInfo, Sink, Status};
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Progress {
     /// The string; none if it is not wholly known.
+    #[serde(serialize_with = "clipped::text")]
     text: Option<Arc<str>>,
     /// Whether it holds more than one statement.
     several: bool,
@@ -35,6 +38,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// Notes what was cut off when it was saved.
+    pub(super) fn mend(&mut self) {
+        self.truncated |= self.text.as_ref().is_some_and(|text| clipped::is_at_limit(text.as_bytes()));
+    }
+
     /// The beginning of a query string.
     pub(super) fn new(request: &Request, info: &SessionInfo) -> Self {
         let query = frontend::Query::read(&request.body);

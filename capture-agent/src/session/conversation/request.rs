@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use crate::frames::Frame;
 use crate::session::Micros;
+use crate::session::saved::clipped;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +71,7 @@ pub(super) struct Request {
     pub(super) holed: bool,
     /// Whether it was longer than what is kept.
     pub(super) truncated: bool,
-    #[serde(with = "serde_bytes")]
+    #[serde(serialize_with = "clipped::bytes", deserialize_with = "serde_bytes::deserialize")]
     pub(super) body: Vec<u8>,
 }
 
@@ -100,6 +101,12 @@ impl Queue {
     }
 
     /// Bytes held by the bodies.
+    /// All of them, oldest first.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Request> {
+        self.items.iter_mut()
+    }
+
+    /// Bytes that they hold.
     pub(super) fn held(&self) -> usize {
         self.held
     }
