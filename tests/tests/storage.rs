@@ -19,7 +19,7 @@ fn a_disk_that_is_full_for_a_while_loses_nothing() -> anyhow::Result<()> {
         fill(&mut wire, 100)?;
         wait::pause(Duration::from_millis(50));
     }
-    agent.wait_for("No space left on device")?;
+    agent.wait_for("cannot write the record: No space left on device")?;
     disk.grow("256m")?;
     recovers(&mut wire, &disk.folder)?;
     wire.terminate()?;
@@ -40,7 +40,7 @@ fn a_disk_that_stays_full_loses_rows_and_says_so() -> anyhow::Result<()> {
     for _ in 0..60 {
         wire.query(sql)?;
     }
-    agent.wait_for("No space left on device")?;
+    agent.wait_for("cannot write the record: No space left on device")?;
     // While the writer waits for the disk: more than what waits in memory for the writer (docs/defaults.md).
     for _ in 0..200 {
         wire.query(sql)?;
