@@ -18,7 +18,7 @@ on_every_server!(
 // Over TLS, what differs is how the bytes come: in records, through another system call pattern.
 tests::on_server!(
     tls,
-    ServerOptions::default().tls(),
+    tests::ServerOptions::default().tls(),
     psql_prints_what_is_recorded,
     drivers_receive_what_is_recorded,
     copied_rows_are_recorded_in_both_directions
