@@ -144,7 +144,8 @@ impl Capture {
         let unix = rounds.clock.unix(now);
         self.recorder.tick(unix);
         if drained_all && let Some(tracked) = rounds.snapshot.take() {
-            for tgid in self.sessions.reconcile(&tracked, unix, &mut self.recorder) {
+            let origin = |info: &OpenInfo, key| self.servers.origin(info, key, rounds.clock);
+            for tgid in self.sessions.reconcile(&tracked, unix, origin, &mut self.recorder) {
                 self.kernel.forget(tgid);
             }
         }
@@ -200,7 +201,8 @@ impl Capture {
         }
         let at = clock.unix(monotonic_now());
         let tracked = self.kernel.all_tracked();
-        self.sessions.reconcile(&tracked, at, &mut self.recorder);
+        let origin = |info: &OpenInfo, key| self.servers.origin(info, key, clock);
+        self.sessions.reconcile(&tracked, at, origin, &mut self.recorder);
         self.sessions.stop(at, &mut self.recorder);
         if let Ok(counters) = self.kernel.counters() {
             self.publish(counters);

@@ -124,8 +124,15 @@ impl Sessions {
     }
 
     /// Compares what the kernel counted with what arrived. Returns the processes whose end could not be told
-    /// through the ring: their entries in the kernel's table are no longer needed.
-    pub(super) fn reconcile(&mut self, tracked: &[Tracked], at: Micros, recorder: &mut Recorder) -> Vec<u32> {
+    /// through the ring: their entries in the kernel's table are no longer needed. Of a session whose beginning could
+    /// not be told either, `origin` says what it looks like from outside.
+    pub(super) fn reconcile(
+        &mut self,
+        tracked: &[Tracked],
+        at: Micros,
+        origin: impl Fn(&OpenInfo, SessionKey) -> Origin,
+        recorder: &mut Recorder,
+    ) -> Vec<u32> {
         let mut ended = Vec::new();
         for entry in tracked.iter().filter(|entry| entry.role == ROLE_BACKEND) {
             if entry.state & STATE_CLOSED != 0 {
@@ -136,6 +143,9 @@ impl Sessions {
                     exit_code: entry.exit_code,
                     reserved: 0,
                 };
+                if !self.contains(entry.session.tgid) {
+                    self.begin(entry.session, origin(&entry.open, entry.session), recorder);
+                }
                 self.close(entry.session, at, &info, recorder);
                 ended.push(entry.session.tgid);
             } else if let Some(open) = self.open.get_mut(&entry.session.tgid)
