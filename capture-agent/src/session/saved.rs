@@ -62,4 +62,4 @@ fn write(value: &impl serde::Serialize, out: &mut Vec<u8>) {
 }
 
 /// To be raised with every change to a type that a [`Session`] is made of: `tests::saved` notices.
-const LAYOUT: u16 = 2;
+const LAYOUT: u16 = 3;
