@@ -53,6 +53,8 @@ fn missing(purpose: For) -> Vec<&'static str> {
     if purpose >= For::Test {
         need(program("node"), &["nodejs"]);
         need(program("npm"), &["npm"]);
+        // Servers with TLS need a certificate.
+        need(program("openssl"), &["openssl"]);
         if !program("rustup") {
             need(program("cargo-fmt") && program("rustfmt"), &["rustfmt-web"]);
             need(program("cargo-clippy"), &["rust-web-clippy"]);
