@@ -330,11 +330,14 @@ fn a_library_that_its_path_does_not_lead_to_is_probed_all_the_same() -> anyhow::
 }
 
 #[test]
-fn a_server_that_starts_after_the_agent_is_read_from_its_first_session() -> anyhow::Result<()> {
+fn a_server_that_starts_after_the_agent_is_probed_and_stays_so_through_a_restart() -> anyhow::Result<()> {
     for source in ["server", "library"] {
         let port = tests::server::free_port()?;
-        let agent = AgentOptions::default().port(port).tls(source).expecting(0).start()?;
+        let mut agent = AgentOptions::default().port(port).tls(source).expecting(0).start()?;
         let mut server = ServerOptions::default().tls().port(port).start()?;
+        // The first probe of a host takes the kernel some tens of milliseconds; it was begun when the server was.
+        agent.wait_for("encrypted sessions will be read")?;
+        agent.wait_for("server found")?;
         server.psql("select 'the first session'")?;
         server.restart()?;
         server.psql("select 'after the restart'")?;

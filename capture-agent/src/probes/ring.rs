@@ -82,10 +82,11 @@ impl Ring {
         Ok(())
     }
 
-    /// Hands on what is in the ring, at most `limit` events. Returns how many.
+    /// Hands on what is in the ring: at most `limit` events, and no more when they must be acknowledged first. Returns
+    /// how many.
     pub fn drain(&mut self, limit: usize, mut handle: impl FnMut(Event<'_>)) -> usize {
         let mut drained = 0;
-        while drained < limit {
+        while drained < limit && !self.must_acknowledge() {
             let Some((entry, next)) = self.entry() else { break };
             if let Some(event) = entry.and_then(Event::parse) {
                 handle(event);
@@ -108,9 +109,9 @@ impl Ring {
         self.consumer.word(0).store(self.position, Ordering::Release);
     }
 
-    /// Bytes that were handed on and not acknowledged, as a share of the ring.
-    pub fn unacknowledged(&self) -> f64 {
-        (self.position - self.acknowledged) as f64 / (self.mask + 1) as f64
+    /// Whether so much was handed on and not acknowledged that the kernel may soon find no room.
+    pub fn must_acknowledge(&self) -> bool {
+        self.position - self.acknowledged > (self.mask + 1) / KEPT_BACK
     }
 
     /// Goes on behind what an earlier agent recorded and had no time to acknowledge. Whether this ring has such a
@@ -226,6 +227,9 @@ fn readable(fd: RawFd) -> libc::pollfd {
 
 /// Empty rounds after which the reader sleeps: 100 ms without an event.
 const IDLE_ROUNDS: u32 = 20;
+
+/// The part of the ring that may wait for its acknowledgement.
+const KEPT_BACK: u64 = 8;
 
 /// `BPF_RINGBUF_HDR_SZ`, `BPF_RINGBUF_BUSY_BIT` and `BPF_RINGBUF_DISCARD_BIT` of `include/uapi/linux/bpf.h`
 const HEADER: usize = 8;

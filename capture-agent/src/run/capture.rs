@@ -85,7 +85,7 @@ impl Capture {
             self.ring.wait(wake, limit)?;
             let drained = self.drain(rounds.clock);
             self.servers.look_again(&mut self.kernel);
-            self.now_and_then(&mut rounds, drained < BATCH);
+            self.now_and_then(&mut rounds, drained < BATCH && !self.ring.must_acknowledge());
             self.commit_if_due(&mut rounds);
         }
         self.finish()
@@ -121,7 +121,7 @@ impl Capture {
         let (last, took) = rounds.commit;
         let now = monotonic_now();
         let rested = now.saturating_sub(last) >= took.saturating_mul(COMMIT_REST);
-        if rested || self.ring.unacknowledged() > COMMIT_SHARE {
+        if rested || self.ring.must_acknowledge() {
             self.commit();
             rounds.commit = (now, monotonic_now().saturating_sub(now));
         }
@@ -221,8 +221,6 @@ fn nanos(duration: Duration) -> u64 {
 const PRIORITY: i32 = 10;
 /// A commit comes after this many times the time that the last one took.
 const COMMIT_REST: u64 = 20;
-/// But not later than when this share of the ring is kept back by it.
-const COMMIT_SHARE: f64 = 0.25;
 /// Names the state that says which kernel side all others belong to.
 const EPOCH: [u8; 16] = [0xff; 16];
 /// Events handled before anything else gets a turn.

@@ -62,7 +62,14 @@ impl Servers {
             return;
         }
         match Server::inspect(tgid) {
-            Some(server) => self.consider(server, true, kernel),
+            Some(server) => {
+                // Attaching takes longer than it takes the server from writing its port to listening there. So it is
+                // done for a server that may not be selected: `consider` then lets go of it.
+                if server.port.is_none() {
+                    let _ = self.tls.attach(kernel, tgid);
+                }
+                self.consider(server, true, kernel);
+            }
             None => return,
         }
         if self.followed.get(&tgid).is_none_or(|followed| followed.server.port.is_none()) {
@@ -86,9 +93,9 @@ impl Servers {
     /// A postmaster exited.
     pub(super) fn exited(&mut self, tgid: u32) {
         self.starting.remove(&tgid);
+        self.tls.release(tgid);
         if let Some(Followed { server, .. }) = self.followed.remove(&tgid) {
             info!(pid = tgid, port = server.port, "server stopped");
-            self.tls.release(tgid);
         }
     }
 
@@ -103,6 +110,9 @@ impl Servers {
 
     fn consider(&mut self, server: Server, starting: bool, kernel: &mut Kernel) {
         if !self.selectors.iter().any(|selector| selector.selects(&server)) {
+            if server.port.is_some() {
+                self.tls.release(server.postmaster);
+            }
             return;
         }
         let pid = server.postmaster;

@@ -92,7 +92,7 @@ fn record() -> Record {
     let session = serde_json::json!({
         "session_id": "s", "started_at": "", "end_reason": "terminate", "pg_user": "u", "database": "d",
         "transport": "unix", "tls": false, "backend_pid": 7, "host_pid": 7, "statements": 4, "errors": 1, "bytes_in": 0,
-        "bytes_out": 0, "gap_bytes": 0, "partial": false,
+        "bytes_out": 0, "gap_bytes": 0, "partial": false, "socket_bytes_in": 0, "socket_bytes_out": 0,
     });
     Record { sessions: vec![serde_json::from_value(session).unwrap()], statements, ..Record::default() }
 }

@@ -54,6 +54,8 @@ fn missing(purpose: For) -> Vec<&'static str> {
         need(program("node"), &["nodejs"]);
         need(program("npm"), &["npm"]);
         need(program("ip"), &["iproute2"]);
+        // Servers with TLS need a certificate.
+        need(program("openssl"), &["openssl"]);
         if !program("rustup") {
             need(program("cargo-fmt") && program("rustfmt"), &["rustfmt-web"]);
             need(program("cargo-clippy"), &["rust-web-clippy"]);
