@@ -55,6 +55,16 @@ struct Open {
     prepared: u64,
 }
 
+impl Open {
+    /// Something has happened that must be saved.
+    fn touch(&mut self, changed: &mut Vec<u32>) {
+        if !self.changed {
+            self.changed = true;
+            changed.push(self.key.tgid);
+        }
+    }
+}
+
 impl Sessions {
     pub(super) fn new(limits: Limits) -> Self {
         Self { open: HashMap::default(), limits, changed: Vec::new(), ended: Vec::new(), state: Vec::new() }
@@ -95,10 +105,7 @@ impl Sessions {
             return true;
         };
         let Some(open) = self.open.get_mut(&key.tgid).filter(|open| open.key == key) else { return false };
-        if !open.changed {
-            open.changed = true;
-            self.changed.push(key.tgid);
-        }
+        open.touch(&mut self.changed);
         let direction = if from_server { Direction::Backend } else { Direction::Frontend };
         if form == Form::Sealed {
             open.session.sealed(direction, offset, bytes);
@@ -153,10 +160,7 @@ impl Sessions {
             {
                 open.session.socket_at(entry.socket);
                 advance(&mut open.session, entry.offset, entry.loss, at, recorder);
-                if !open.changed {
-                    open.changed = true;
-                    self.changed.push(entry.session.tgid);
-                }
+                open.touch(&mut self.changed);
             }
         }
         ended
@@ -211,14 +215,12 @@ impl Sessions {
         self.state.shrink_to(MOST_SPARE);
     }
 
-    /// Takes over the sessions of an earlier agent. Those that this one cannot read are left out; returns how many
-    /// those are.
-    pub(super) fn restore(&mut self, states: &[([u8; 16], Vec<u8>)]) -> usize {
+    /// Takes over the sessions of an earlier agent. Those that this one cannot read are left out.
+    pub(super) fn restore(&mut self, states: &[([u8; 16], Vec<u8>)]) {
         let prepared: HashMap<_, _> = states
             .iter()
             .filter_map(|(key, state)| Some((parse_key(*key, Part::Prepared)?, state.as_slice())))
             .collect();
-        let mut unreadable = 0;
         for (key, state) in states {
             let Some(key) = parse_key(*key, Part::Rest) else { continue };
             let prepared = prepared.get(&key).copied().unwrap_or_default();
@@ -231,11 +233,9 @@ impl Sessions {
                 Err(error) => {
                     tracing::warn!(pid = key.tgid, %error, "a session cannot be taken over");
                     self.ended.push(key);
-                    unreadable += 1;
                 }
             }
         }
-        unreadable
     }
 }
 

@@ -114,7 +114,7 @@ impl Values {
     /// Passes over a call that returns `result` (System V ABI: the called function keeps rbx, rsp, rbp and r12 to
     /// r15).
     pub(super) fn call(&mut self, result: Value) {
-        for register in CALLER_SAVED {
+        for register in GENERAL.into_iter().skip(KEPT_BY_CALLS) {
             self.places.insert(Place::Register(register), Value::Unknown);
         }
         self.places.insert(Place::Register(Register::RAX), result);
@@ -237,14 +237,5 @@ pub(super) const GENERAL: [Register; 15] = [
     Register::R10,
     Register::R11,
 ];
-const CALLER_SAVED: [Register; 9] = [
-    Register::RAX,
-    Register::RCX,
-    Register::RDX,
-    Register::RSI,
-    Register::RDI,
-    Register::R8,
-    Register::R9,
-    Register::R10,
-    Register::R11,
-];
+/// How many of them a call keeps.
+const KEPT_BY_CALLS: usize = 6;

@@ -45,16 +45,7 @@ fn cut(talk: &Talk, sizes: &[usize]) -> Vec<Piece> {
 }
 
 fn play(talk: &Talk, pieces: &[Piece], partial: bool) -> Recorder {
-    let mut recorder = Recorder::default();
-    let mut session = Session::new(Origin { partial, ..origin() }, Limits::default());
-    for piece in pieces.iter().filter(|piece| !piece.lost) {
-        let Piece { direction, offset, ref bytes, end_of_call, at, .. } = *piece;
-        let loss = Some(Loss::RingFull);
-        session
-            .data(Data { direction, offset, bytes, loss, end_of_call, plaintext: false, at }, &mut recorder);
-    }
-    session.close(talk.closing(0), &mut recorder);
-    recorder
+    play_restored(talk, pieces, partial, usize::MAX)
 }
 
 /// Like [`play`], but the session is saved and restored after every `every` events.
@@ -66,7 +57,7 @@ fn play_restored(talk: &Talk, pieces: &[Piece], partial: bool, every: usize) -> 
         let loss = Some(Loss::RingFull);
         session
             .data(Data { direction, offset, bytes, loss, end_of_call, plaintext: false, at }, &mut recorder);
-        if index % every == 0 {
+        if (index + 1) % every == 0 {
             let (mut state, mut prepared) = (Vec::new(), Vec::new());
             session.save(&mut state);
             session.save_prepared(&mut prepared);
