@@ -27,7 +27,7 @@ pub use self::examine::doctor;
 use self::servers::Servers;
 use self::sessions::Sessions;
 use crate::cli::RunOptions;
-use crate::probes::{Kernel, Pins, TlsProbes};
+use crate::probes::{Kernel, Pins, TlsProbes, monotonic_now};
 use crate::record::journal::SEGMENT_BYTES;
 use crate::record::{Recorder, Settings};
 use crate::session::Limits;
@@ -72,6 +72,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         servers: Servers::new(options.servers, tls),
         recorder,
         on_stop: config.kernel.on_stop,
+        began: monotonic_now(),
         metrics_file: options.metrics_file,
     };
     capture.resume(&recovery);

@@ -149,6 +149,43 @@ fn sessions_go_on_in_the_middle_of_anything() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The journal is gone, and the states of the sessions with it: what is not known is not guessed.
+#[test]
+fn a_session_whose_state_is_lost_is_partial_and_never_false() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let data = tempfile::tempdir()?;
+    let start = || AgentOptions::default().server(&server).data(data.path()).start();
+    let agent = start()?;
+    let mut wire = Wire::login(&server, "forgotten")?;
+    wire.query("select 'before'")?;
+    agent.wait_drained()?;
+    let _left = agent.kill()?;
+    for entry in std::fs::read_dir(data.path())? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".journal")) {
+            std::fs::remove_dir_all(path)?;
+        }
+    }
+    let agent = start()?;
+    for number in 0..3 {
+        wire.query(&format!("select 'after {number}'"))?;
+    }
+    let backend = wire.key.as_ref().map_or(0, |(pid, _)| *pid);
+    let counted = leave(wire)?;
+    server.wait_idle()?;
+    let record = agent.stop()?.record;
+    let session = record.session_of_backend(backend)?;
+    ensure!(session.partial, "{session:?}");
+    let accounted = session.bytes_in + session.bytes_out + session.gap_bytes;
+    ensure!(accounted == counted.sent + counted.received, "{session:?} {counted:?}");
+    for statement in record.statements_of(session) {
+        let known = |sql: &str| sql.starts_with("select 'after ");
+        ensure!(statement.sql.as_deref().is_none_or(known), "{statement}");
+    }
+    ensure!(record.statement_with("'after 2'")?.complete);
+    Ok(())
+}
+
 /// The ring overflows while no agent runs.
 #[test]
 fn what_found_no_room_while_no_agent_ran_is_declared() -> anyhow::Result<()> {

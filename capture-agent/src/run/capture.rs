@@ -23,6 +23,8 @@ pub(super) struct Capture {
     pub(super) servers: Servers,
     pub(super) recorder: Recorder,
     pub(super) on_stop: OnStop,
+    /// When this agent took over, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub(super) began: u64,
     /// Where the metrics are written, if they are.
     pub(super) metrics_file: Option<PathBuf>,
 }
@@ -93,13 +95,16 @@ impl Capture {
 
     /// Handles at most a batch of events. Returns how many there were.
     fn drain(&mut self, clock: Clock) -> usize {
-        let Self { kernel, ring, sessions, servers, recorder, .. } = self;
+        let Self { kernel, ring, sessions, servers, recorder, began, .. } = self;
         ring.drain(BATCH, |event| match event {
-            Event::Data { key, .. } => {
+            Event::Data { key, offset, .. } => {
                 if !sessions.data(&event, clock, recorder) {
                     let info =
                         kernel.tracked(key.tgid).filter(|entry| entry.session == key).map(|entry| entry.open);
-                    sessions.begin(key, servers.origin(&info.unwrap_or_default(), key, clock), recorder);
+                    let mut origin = servers.origin(&info.unwrap_or_default(), key, clock);
+                    // An earlier agent's, whose state is lost or of another layout.
+                    origin.partial = kernel.adopted && key.born < *began && offset > 0;
+                    sessions.begin(key, origin, recorder);
                     sessions.data(&event, clock, recorder);
                 }
             }
