@@ -58,6 +58,8 @@ fn round(segment_bytes: u64) -> (u64, u64) {
         rotate_size: 64 << 20,
         journal_sync: Some(Duration::from_secs(1)),
         segment_bytes,
+        seal_key: None,
+        anchor: None,
     })
     .unwrap();
     let sessions: Vec<_> = (0..8).map(session).collect();
@@ -121,6 +123,7 @@ fn session(n: u128) -> SessionInfo {
         client_encoding: Encoding::default(),
         standard_conforming_strings: true,
         tls: false,
+        gss_encrypted: false,
         tls_version: None,
         tls_cipher: None,
     }
@@ -153,5 +156,6 @@ fn exchange(n: u64, sql: &Arc<str>) -> Exchange {
         complete: true,
         results_truncated: false,
         params_truncated: false,
+        judged: None,
     }
 }

@@ -1,4 +1,4 @@
-//! What a statement's text costs: analysis, splitting, and values as text. `cargo bench -p capture-agent --bench texts`
+//! What a statement's text costs: analysis, splitting, values as text, and a policy's decision. `cargo bench -p capture-agent --bench texts`
 //! prints nanoseconds per call, medians of several rounds.
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its result")]
 #![expect(clippy::disallowed_types, reason = "a benchmark looks at the clock")]
@@ -7,9 +7,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use capture_agent::session::split;
+use capture_agent::policy::{Policy, RowLimits, SessionFacts, StatementFacts};
 use capture_agent::session::value::{Encoding, write_text};
-use capture_agent::sql::Analyzer;
+use capture_agent::session::{Protocol, split};
+use capture_agent::sql::{Analyzer, Examiner, Opinions, Reading};
 
 const ROUNDS: usize = 7;
 
@@ -17,6 +18,49 @@ fn main() {
     analyses();
     splits();
     values();
+    decisions();
+}
+
+/// What a guarded session's statement costs: what it would do, and what the corpus's nine guardrails say of it.
+fn decisions() {
+    let rules = include_str!("../../tests/policy/policy.toml");
+    let policy = Policy::compile(rules, RowLimits::default()).expect("the corpus's policy is valid");
+    let guarded = SessionFacts { user: Some("mcp_agent".into()), ..SessionFacts::default() };
+    let other = SessionFacts { user: Some("app".into()), ..SessionFacts::default() };
+    let mut examiner = Examiner::default();
+    let texts: Vec<Arc<str>> = (0..10_000).map(pgbench).collect();
+    for (name, opinions) in [("one opinion", Opinions::One), ("two opinions", Opinions::Two)] {
+        measure(&format!("examine, a known shape, {name}"), 10_000, |n| {
+            black_box(examiner.examine(texts[n].as_bytes(), Reading::default(), opinions));
+        });
+    }
+    let mut fresh = Examiner::default();
+    let others: Vec<String> = (0..5_000).map(|n| pgbench(n).replace("aid", &format!("c{n}"))).collect();
+    measure("examine, a new shape, two opinions", 500, |n| {
+        if n == 0 {
+            fresh = Examiner::default();
+        }
+        black_box(fresh.examine(others[n].as_bytes(), Reading::default(), Opinions::Two));
+    });
+    let examined = examiner.examine(texts[0].as_bytes(), Reading::default(), Opinions::Two);
+    let facts =
+        || StatementFacts::new(Arc::clone(&examined.text), Protocol::Simple, Arc::clone(&examined.analysis));
+    measure("facts of a statement", 10_000, |_| {
+        black_box(facts());
+    });
+    let stmt = facts();
+    measure("decide, nine guardrails about the session", 10_000, |_| {
+        black_box(policy.decide(&guarded, &stmt));
+    });
+    measure("decide, nine guardrails about others", 10_000, |_| {
+        black_box(policy.decide(&other, &stmt));
+    });
+    measure("waits", 10_000, |_| {
+        black_box(policy.waits(&guarded));
+    });
+    measure("compile the policy", 5, |_| {
+        black_box(Policy::compile(rules, RowLimits::default()).is_ok());
+    });
 }
 
 fn analyses() {

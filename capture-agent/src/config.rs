@@ -5,10 +5,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use thiserror::Error;
 
+use crate::policy::{Policy, PolicyErrors, RowLimits};
+use crate::seal::{Anchor, hash, hex};
+
+mod approvals;
+mod kubernetes;
+
+pub use approvals::{Approvals, NoGroup, Webhook};
+pub use kubernetes::Kubernetes;
+
 /// Everything that can be configured. Each default and its reason stand in `docs/defaults.md`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where the record is written.
@@ -19,12 +29,31 @@ pub struct Config {
     pub ring_size: u32,
     /// What becomes of the kernel side while no agent runs.
     pub kernel: KernelSide,
+    /// The process that acts on stopped backends.
+    pub shim: Shim,
     /// How much of each statement's rows is recorded.
     pub results: Results,
     /// When a file is completed.
     pub rotate: Rotate,
     /// How what is recorded survives the agent and the host.
     pub journal: Journal,
+    /// How what is published is sealed.
+    pub seals: Seals,
+    /// Where the names of Kubernetes pods are asked for; none: nowhere.
+    pub kubernetes: Option<Kubernetes>,
+    /// Who decides about statements that wait.
+    pub approvals: Approvals,
+    /// Its sections `[[record]]` and `[[guardrail]]`, compiled.
+    #[serde(skip)]
+    pub policy: Policy,
+    /// The file's SHA-256, in hexadecimal; none without a file.
+    #[serde(skip)]
+    pub sha256: Option<String>,
+    /// What the policy's own reader reads.
+    #[serde(rename = "record")]
+    records: IgnoredAny,
+    #[serde(rename = "guardrail")]
+    guardrails: IgnoredAny,
 }
 
 /// What becomes of the kernel side while no agent runs.
@@ -46,6 +75,16 @@ pub enum OnStop {
     Detach,
     /// It goes on capturing into the ring, for the next agent.
     Stay,
+}
+
+/// The process that acts on stopped backends.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shim {
+    /// Whether the agent starts it where a rule needs it; else somebody else runs `capture-agent shim`.
+    pub start: bool,
+    /// Folder of the sockets by which agents speak to it.
+    pub runtime_dir: PathBuf,
 }
 
 /// How much of each statement's rows is recorded. Past a limit rows are counted, not stored.
@@ -76,6 +115,18 @@ pub struct Journal {
     pub sync_ms: u64,
 }
 
+/// How what is published is sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Seals {
+    /// The file of the private key; made if it is not there. None: in the data directory.
+    pub key: Option<PathBuf>,
+    /// The file outside of the data directory to which the chain's head is appended; none: nowhere.
+    pub anchor: Option<PathBuf>,
+    /// The time between two lines of it, in seconds.
+    pub anchor_seconds: u64,
+}
+
 /// Why a configuration is refused.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -95,6 +146,27 @@ pub enum ConfigError {
         /// Line, column, and what was expected.
         message: String,
     },
+    /// Rules of the policy are wrong.
+    #[error("{}", in_file(.path, .errors))]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// All that is wrong with them.
+        errors: PolicyErrors,
+    },
+}
+
+/// Each error with its file, one to a line.
+fn in_file(path: &Path, errors: &PolicyErrors) -> String {
+    let lines: Vec<_> = errors.0.iter().map(|error| format!("{}: {error}", path.display())).collect();
+    lines.join("\n")
+}
+
+/// Why a text is no configuration.
+#[derive(Debug, PartialEq, Eq)]
+enum Wrong {
+    Config(String),
+    Policy(PolicyErrors),
 }
 
 impl Config {
@@ -106,17 +178,20 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        Self::parse(&text).map_err(|message| ConfigError::Invalid { path: path.to_owned(), message })
+        let mut config = Self::parse(&text).map_err(|wrong| match wrong {
+            Wrong::Config(message) => ConfigError::Invalid { path: path.to_owned(), message },
+            Wrong::Policy(errors) => ConfigError::Policy { path: path.to_owned(), errors },
+        })?;
+        config.sha256 = Some(hex(&hash(text.as_bytes())));
+        Ok(config)
     }
 
     /// Reads and checks a text; the error is what a person needs to mend it.
-    fn parse(text: &str) -> Result<Self, String> {
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
-        if let Some(section) = ["record", "guardrail"].into_iter().find(|name| table.contains_key(*name)) {
-            return Err(format!("`[[{section}]]` is not supported yet: this version records everything"));
-        }
-        let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
-        config.check()?;
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let mut config: Self = toml::from_str(text).map_err(|error| Wrong::Config(error.to_string()))?;
+        config.check().map_err(Wrong::Config)?;
+        let otherwise = RowLimits { rows: config.results.rows, bytes: config.results.bytes };
+        config.policy = Policy::compile(text, otherwise).map_err(Wrong::Policy)?;
         Ok(config)
     }
 
@@ -141,12 +216,19 @@ impl Config {
         if self.rotate.seconds == 0 || self.rotate.bytes == 0 {
             return Err("`rotate` must be at least 1 second and 1 byte".into());
         }
-        Ok(())
+        self.approvals.check()?;
+        self.kubernetes.as_ref().map_or(Ok(()), Kubernetes::check)
     }
 
     /// How long a file may grow.
     pub fn rotate_age(&self) -> Duration {
         Duration::from_secs(self.rotate.seconds)
+    }
+
+    /// Where the heads of the chain of seals are kept, and how often; none if nowhere.
+    pub fn anchor(&self) -> Option<Anchor> {
+        let every = Duration::from_secs(self.seals.anchor_seconds);
+        self.seals.anchor.clone().map(|file| Anchor { file, every })
     }
 
     /// How often the journal is brought to the disk; none if never.
@@ -162,9 +244,17 @@ impl Default for Config {
             node: host_name(),
             ring_size: 16 << 20,
             kernel: KernelSide::default(),
+            shim: Shim::default(),
             results: Results::default(),
             rotate: Rotate::default(),
             journal: Journal::default(),
+            seals: Seals::default(),
+            kubernetes: None,
+            approvals: Approvals::default(),
+            policy: Policy::default(),
+            sha256: None,
+            records: IgnoredAny,
+            guardrails: IgnoredAny,
         }
     }
 }
@@ -172,6 +262,12 @@ impl Default for Config {
 impl Default for KernelSide {
     fn default() -> Self {
         Self { pin_dir: PathBuf::from("/sys/fs/bpf/capture"), on_stop: OnStop::default() }
+    }
+}
+
+impl Default for Shim {
+    fn default() -> Self {
+        Self { start: true, runtime_dir: PathBuf::from("/run/capture") }
     }
 }
 
@@ -184,6 +280,12 @@ impl Default for Results {
 impl Default for Rotate {
     fn default() -> Self {
         Self { seconds: 10, bytes: 64 << 20 }
+    }
+}
+
+impl Default for Seals {
+    fn default() -> Self {
+        Self { key: None, anchor: None, anchor_seconds: 60 }
     }
 }
 
@@ -209,6 +311,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_api_server_of_kubernetes_is_asked_over_https_only() {
+        let config = Config::parse("[kubernetes]\napi = 'https://10.0.0.1:6443'\n").unwrap();
+        assert_eq!(config.kubernetes.and_then(|found| found.api).as_deref(), Some("https://10.0.0.1:6443"));
+        assert!(Config::parse("[kubernetes]\n").unwrap().kubernetes.is_some());
+        let error = message("[kubernetes]\napi = 'http://10.0.0.1'\n");
+        assert!(error.contains("https://"), "{error}");
+    }
+
+    #[test]
     fn an_empty_file_is_the_default() {
         assert_eq!(Config::parse(""), Ok(Config::default()));
     }
@@ -226,9 +337,9 @@ mod tests {
 
     #[test]
     fn an_error_names_the_line_and_what_was_expected() {
-        let error = Config::parse("node = 'a'\nring_sise = 1\n").unwrap_err();
+        let error = message("node = 'a'\nring_sise = 1\n");
         assert!(error.contains("line 2") && error.contains("ring_size"), "{error}");
-        let error = Config::parse("ring_size = 'big'").unwrap_err();
+        let error = message("ring_size = 'big'");
         assert!(error.contains("line 1") && error.contains("u32"), "{error}");
         for wrong in ["ring_size = 4096", "node = '../x'", "data_dir = ''", "rotate = { seconds = 0 }"] {
             assert!(Config::parse(wrong).is_err(), "{wrong}");
@@ -236,8 +347,23 @@ mod tests {
     }
 
     #[test]
-    fn rules_of_a_later_version_are_refused_not_ignored() {
-        let error = Config::parse("[[guardrail]]\nname = 'no-ddl'\n").unwrap_err();
-        assert!(error.contains("[[guardrail]]"), "{error}");
+    fn the_policy_is_part_of_the_file_and_checked_with_it() {
+        let text =
+            "[[record]]\nmatch = 'session.database == \"payments\"'\nresults = 'none'\n[results]\nrows = 7\n";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.policy.record_rules().len(), 2);
+        assert_eq!(config.policy.record_rules()[1].results.rows, 7);
+        let error = Config::parse("node = 'a'\n[[guardrail]]\nname = 'no-ddl'\n").unwrap_err();
+        let Wrong::Policy(errors) = error else { panic!("{error:?}") };
+        assert_eq!(errors.0[0].line, 2);
+        let path = in_file(Path::new("/etc/capture.toml"), &errors);
+        assert!(path.starts_with("/etc/capture.toml: line 2: guardrail \"no-ddl\""), "{path}");
+    }
+
+    fn message(text: &str) -> String {
+        match Config::parse(text).unwrap_err() {
+            Wrong::Config(message) => message,
+            Wrong::Policy(errors) => errors.to_string(),
+        }
     }
 }

@@ -16,7 +16,17 @@ pub mod session;
 
 pub mod sql;
 
+pub mod policy;
+
+pub mod seal;
+
 pub mod record;
+
+pub mod shim;
+
+pub mod approvals;
+
+pub mod enforce;
 
 pub mod read;
 

@@ -2,8 +2,15 @@
 
 use std::process::ExitCode;
 
-use capture_agent::{cli, run};
+use capture_agent::{cli, run, telemetry};
 
 fn main() -> ExitCode {
-    cli::main(cli::Agent { run: run::run, detach: run::detach, doctor: run::doctor })
+    telemetry::set_version(VERSION);
+    cli::main(cli::Agent { run: run::run, detach: run::detach, shim: run::shim, doctor: run::doctor })
 }
+
+/// What a packager calls the build, or the package's version.
+const VERSION: &str = match option_env!("CAPTURE_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};

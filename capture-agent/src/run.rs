@@ -1,14 +1,23 @@
 //! Wires the rooms: the one place that knows all of them.
 //!
-//! Two threads do the work. The capture thread (`capture`) drains the ring and carries every event through
-//! streams, frames and session to the recorder's builders; the recorder's writer thread turns them into files.
-//! The main thread waits for signals.
+//! Two threads do the work, and a third asks Kubernetes for names, if configured. The capture thread (`capture`)
+//! drains the ring and carries every event through streams, frames and session to the recorder's builders; the
+//! recorder's writer thread turns them into files. The main thread waits for signals.
 
+mod approving;
 mod capture;
+mod decisions;
 mod detach;
 mod examine;
+mod open;
+mod origin;
+mod reload;
+mod rights;
+mod rules;
 mod servers;
 mod sessions;
+mod shim;
+mod verdicts;
 
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
@@ -16,6 +25,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,13 +34,18 @@ use tracing::info;
 use self::capture::Capture;
 pub use self::detach::detach;
 pub use self::examine::doctor;
+use self::reload::Reload;
+use self::rules::Rules;
 use self::servers::Servers;
 use self::sessions::Sessions;
+pub use self::shim::shim;
+use self::verdicts::Verdicts;
 use crate::cli::RunOptions;
-use crate::probes::{Kernel, Pins, TlsProbes, monotonic_now};
+use crate::config::Config;
+use crate::enforce::Overruns;
+use crate::probes::{Kernel, Pins, PodList, PodNames, TlsProbes, monotonic_now};
 use crate::record::journal::SEGMENT_BYTES;
 use crate::record::{Recorder, Settings};
-use crate::session::Limits;
 
 /// Records until SIGTERM or SIGINT; then drains, writes what it has, and returns success.
 ///
@@ -39,6 +54,7 @@ use crate::session::Limits;
 /// If the hooks do not load, or the data directory cannot be used at the start, or not all could be written
 /// at the end.
 pub fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
+    rights::give_up(&options.config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(supervise(options))
 }
@@ -46,34 +62,52 @@ pub fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
 async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
 
     let config = options.config;
-    let (recorder, recovery) = Recorder::new(Settings {
+    let (mut recorder, recovery) = Recorder::new(Settings {
         data_dir: config.data_dir.clone(),
         node: config.node.clone(),
         rotate_age: config.rotate_age(),
         rotate_size: config.rotate.bytes,
         journal_sync: config.journal_sync(),
         segment_bytes: SEGMENT_BYTES,
+        seal_key: config.seals.key.clone(),
+        anchor: config.anchor(),
     })?;
+    decisions::policy_loaded(&config, options.config_file.as_deref(), &mut recorder);
+    let access = rights::access(&config)?;
     let pins = Pins::of(&config.kernel.pin_dir, &config.data_dir);
-    let (kernel, ring) = Kernel::load(config.ring_size, options.hooks, pins)
+    let (mut kernel, ring) = Kernel::load(config.ring_size, options.hooks, pins)
         .context("cannot attach to the kernel; see docs/errors.md#cannot-attach")?;
     info!(hooks = %kernel.plan.sockets, "attached");
+    let rules = Rules::new(Arc::new(config.policy.clone()));
+    // Before any session is followed, and before anything is stopped for want of a reader.
+    kernel.beat();
+    let backends = (rules.require_any() || rules.guard_any())
+        .then(|| shim::backends(&config, options.config_file.as_deref(), &kernel))
+        .transpose()?;
+    kernel.set_default_orders(rules.default_orders())?;
+    let mut verdicts = Verdicts::new(Arc::clone(rules.policy()));
+    verdicts.prepare(rules.policy(), &config, &kernel)?;
+    let file = options.config_file;
+    let (policies, reloads) = std::sync::mpsc::sync_channel(1);
     let tls = TlsProbes::new(&kernel, options.tls);
     let mut capture = Capture {
         kernel,
         ring,
-        sessions: Sessions::new(Limits {
-            rows: config.results.rows,
-            bytes: config.results.bytes,
-            ..Limits::default()
-        }),
-        servers: Servers::new(options.servers, tls),
+        verdicts,
+        sessions: Sessions::new(rules),
+        servers: Servers::new(options.servers, access, tls, pod_names(&config)?),
         recorder,
+        backends,
+        overruns: Overruns::default(),
+        reloads,
         on_stop: config.kernel.on_stop,
         began: monotonic_now(),
         metrics_file: options.metrics_file,
+        file: file.clone(),
+        config,
     };
     capture.resume(&recovery);
     capture.scan();
@@ -92,16 +126,48 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         }
     })?;
 
-    tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM: writing what is captured"),
-        _ = interrupt.recv() => info!("SIGINT: writing what is captured"),
-        _ = &mut ended => {}
+    let mut reload = file.map(|file| Reload::new(file, policies));
+    let mut look = tokio::time::interval(LOOK_AT_FILE);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {
+                info!("SIGTERM: writing what is captured");
+                break;
+            }
+            _ = interrupt.recv() => {
+                info!("SIGINT: writing what is captured");
+                break;
+            }
+            _ = &mut ended => break,
+            _ = hangup.recv() => reload.iter_mut().for_each(Reload::now),
+            _ = look.tick() => reload.iter_mut().for_each(Reload::if_changed),
+        }
     }
     stop.store(true, Ordering::Release);
     // The thread may have ended by itself.
     let _ = wake.send(&[1]);
     thread.join().map_err(|_| anyhow!("the capture thread panicked; this is a bug"))??;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How often the configuration file is looked at.
+const LOOK_AT_FILE: Duration = Duration::from_secs(1);
+
+/// Whom to ask for the names of Kubernetes pods, if that is configured.
+fn pod_names(config: &Config) -> anyhow::Result<Option<PodNames>> {
+    let Some(kubernetes) = &config.kubernetes else { return Ok(None) };
+    let environment = |name: &str| std::env::var(name).ok();
+    let api = kubernetes.address(environment).context(
+        "`kubernetes.api` is not set, and the agent does not run in a cluster; see docs/errors.md#kubernetes-unset",
+    )?;
+    let node_name = kubernetes.node_name.clone().or_else(|| environment("NODE_NAME"));
+    let pods = PodList {
+        api,
+        token_file: kubernetes.token_file.clone(),
+        ca_file: kubernetes.ca_file.clone(),
+        node_name: node_name.unwrap_or_else(|| config.node.clone()),
+    };
+    Ok(Some(PodNames::start(pods)?))
 }
 
 /// Says that capture has begun: to people, and to systemd if it started the agent.

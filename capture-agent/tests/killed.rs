@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
-use capture_agent::record::{Recorder, Settings, Table};
+use capture_agent::record::{Decision, DecisionKind, Recorder, Settings, Table};
 use capture_agent::session::value::Encoding;
 use capture_agent::session::{
     Direction, EndReason, Exchange, Gap, GapReason, Micros, Origin, Param, Protocol, RowValues, SessionEnd,
@@ -87,6 +87,8 @@ fn record(data_dir: &Path, more: Option<String>) {
         rotate_size: 64 << 20,
         journal_sync: Some(Duration::from_millis(50)),
         segment_bytes: 30_000,
+        seal_key: None,
+        anchor: None,
     })
     .unwrap();
     let mut event = recovery.position.unwrap_or(0);
@@ -117,7 +119,7 @@ fn record(data_dir: &Path, more: Option<String>) {
     recorder.finish().unwrap();
 }
 
-/// One statement; up to two rows; now and then a gap and a session's end.
+/// One statement; up to two rows; now and then a gap, a decision and a session's end.
 fn tell(recorder: &mut Recorder, session: &SessionInfo, event: u64) {
     let mut exchange = exchange(event);
     for row in 0..event % 3 {
@@ -135,6 +137,10 @@ fn tell(recorder: &mut Recorder, session: &SessionInfo, event: u64) {
     if event.is_multiple_of(10) {
         let (at, reason) = (exchange.started_at, GapReason::RingFull);
         recorder.gap(session, &Gap { direction: Direction::Backend, offset: event, length: 1, at, reason });
+    }
+    if event.is_multiple_of(4) {
+        let decision = Decision::new(DecisionKind::Verdict, exchange.started_at);
+        recorder.decision(Some(session), &Decision { seq: Some(event), ..decision });
     }
     if event.is_multiple_of(7) {
         let end = SessionEnd {
@@ -169,6 +175,7 @@ fn check(data_dir: &Path) -> u64 {
     once(&statements, &|_| 1, "statements");
     once(&numbers(data_dir, Table::Results, "seq"), &|event| (event % 3) as usize, "results");
     once(&numbers(data_dir, Table::Gaps, "offset"), &|event| usize::from(event % 10 == 0), "gaps");
+    once(&numbers(data_dir, Table::Decisions, "seq"), &|event| usize::from(event % 4 == 0), "decisions");
     once(&numbers(data_dir, Table::Sessions, "statements"), &|event| usize::from(event % 7 == 0), "sessions");
     events
 }
@@ -220,6 +227,7 @@ fn session() -> SessionInfo {
         client_encoding: Encoding::default(),
         standard_conforming_strings: true,
         tls: false,
+        gss_encrypted: false,
         tls_version: None,
         tls_cipher: None,
     }
@@ -249,6 +257,7 @@ fn exchange(event: u64) -> Exchange {
         complete: true,
         results_truncated: false,
         params_truncated: false,
+        judged: None,
     }
 }
 

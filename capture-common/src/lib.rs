@@ -5,9 +5,15 @@
 //! keep it so. Numbers are in the host's byte order, except where a field says otherwise.
 #![no_std]
 
+mod hold;
 mod site;
 
-pub use site::{Operand, Site};
+pub use hold::{
+    HOLD_ASTRAY, HOLD_CLOSED, HOLD_GSS, HOLD_GUARD, HOLD_OVER, HOLD_PASSED, HOLD_PLAINTEXT, HOLD_UNREAD,
+    HOLD_WAITING, Hold, ORDER_ARMED, ORDER_CLOSED, ORDER_GUARD_CLOSED, ORDER_GUARDS, ORDER_REQUIRED, Orders,
+    STALE_NS, WALK_ASTRAY, WALK_GUARDED, WALK_MESSAGES, WALK_MESSAGES_MOST, WALK_REACHED, Walk, beat,
+};
+pub use site::{Operand, SITE_ADDRESS, Site};
 
 /// Bytes of one event in the ring: an [`EventHeader`], then `len` bytes of payload.
 ///
@@ -97,6 +103,9 @@ pub struct Tracked {
     /// Bytes of the session's streams so far, in each direction, whether or not their events could be delivered:
     /// the socket's bytes until encryption begins, the plaintext from there.
     pub offset: [u64; 2],
+    /// How much of `offset` stands in the ring or is lost for certain. Behind `offset` while a program is at work, which
+    /// may be interrupted for long, and while the backend is held.
+    pub told: [u64; 2],
     /// Bytes that passed over the socket so far, in each direction.
     pub socket: [u64; 2],
     /// Why the latest undelivered bytes of each direction are missing: a `LOSS_*` constant each.
@@ -112,12 +121,14 @@ pub struct Tracked {
     /// Address of the `SSL` whose calls move bytes over the client's socket; 0 while that is not known. A backend can
     /// have other TLS connections: foreign servers, LDAP.
     pub ssl: u64,
-    /// [`Site::set`] of the sites that read this server's encrypted sessions; 0 if there are none.
-    pub sites: u32,
+    /// The set of sites that are known to be those of the backend's server; 0 before the first was met.
+    pub site_set: u32,
     /// Of the event in the making, on its way past the verifier: `FLAG_*` flags above the direction.
     pub passing: u32,
     /// The same: its offset.
     pub start: u64,
+    /// Of an armed session: how far its client's messages were followed.
+    pub walk: Walk,
 }
 
 /// Arguments of `SSL_read`, `SSL_write` and their `_ex` forms, kept from a site before the call to one after it.
@@ -147,7 +158,7 @@ pub struct Meta {
 
 /// Version of everything in this file that an agent reads from a kernel side that another build loaded: the
 /// events' layout and the maps' values. To be raised with every change to them.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 5;
 
 /// A session opened: payload [`OpenInfo`].
 pub const KIND_OPEN: u16 = 1;
@@ -179,6 +190,14 @@ pub const FLAG_END_OF_CALL: u32 = 1;
 pub const FLAG_SEALED: u32 = 2;
 /// [`EventHeader::flags`]: the server's TLS or GSS library took or gave these bytes in clear.
 pub const FLAG_PLAINTEXT: u32 = 4;
+/// [`EventHeader::flags`], beside [`FLAG_PLAINTEXT`]: it was the GSS library.
+pub const FLAG_GSS: u32 = 8;
+/// [`EventHeader::flags`]: the backend was stopped when it had received these bytes, and waits for a verdict.
+pub const FLAG_HELD: u32 = 16;
+/// [`EventHeader::flags`]: it should have been, and could not be: the kernel took no signal, or the hold found no room.
+pub const FLAG_UNHELD: u32 = 32;
+/// [`EventHeader::flags`], beside [`FLAG_UNHELD`]: so its session was told to end before it runs on.
+pub const FLAG_ENDED: u32 = 64;
 
 /// [`Tracked::role`]: the server's first process, which accepts and forks.
 pub const ROLE_POSTMASTER: u32 = 1;
@@ -195,8 +214,11 @@ pub const STATE_ENCRYPTED: u32 = 4;
 pub const STATE_PLAINTEXT: u32 = 8;
 
 /// Processes that can be followed at once, postmasters included. PostgreSQL's `max_connections` rarely
-/// passes a few thousand; the map costs about 3 MB of kernel memory.
+/// passes a few thousand; the maps of this size cost about 6 MB of kernel memory.
 pub const MAX_TRACKED: u32 = 16_384;
+
+/// Places in TLS code that can be probed at once where probes have no cookies: four to six for each file.
+pub const MAX_SITES: u32 = 256;
 
 /// Payload sizes of the ring's reservations, smallest first. A reservation's size must be a constant for the
 /// verifier, so each event takes the smallest tier that holds it. 8,192 is PostgreSQL's send and receive
@@ -216,6 +238,16 @@ pub const MAX_CALL_BYTES: u64 = (MAX_CHUNKS * TIERS[TIERS.len() - 1]) as u64;
 /// plaintext has passed.
 pub const MAX_SEALED: u64 = 64 * 1024;
 
+/// What the reader is about, as it says in the map `READER`, index 0.
+pub mod reader {
+    /// It looks at the ring now and then; a hold wakes it.
+    pub const LOOKS: u32 = 0;
+    /// It sleeps until an event wakes it.
+    pub const SLEEPS: u32 = 1;
+    /// It watches the ring, and looks once more after it has said that it no longer does: nothing need wake it.
+    pub const WATCHES: u32 = 2;
+}
+
 /// Counters of the kernel side: indexes into the per-CPU `COUNTERS` map.
 pub mod counter {
     /// Events that entered the ring; a system call that needs several counts once.
@@ -228,8 +260,14 @@ pub mod counter {
     pub const LOST_BYTES: u32 = 3;
     /// Backends that could not be followed because `TRACKED` was full.
     pub const UNTRACKED: u32 = 4;
+    /// Backends that were stopped because the ring had no room for what must not be lost.
+    pub const HELD: u32 = 5;
+    /// Backends that were stopped for a verdict.
+    pub const GUARDED: u32 = 6;
+    /// Backends that should have been stopped and could not be.
+    pub const UNHELD: u32 = 7;
     /// How many counters there are.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 8;
 }
 
 #[cfg(feature = "user")]
@@ -239,6 +277,10 @@ mod user {
     unsafe impl aya::Pod for super::Tracked {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Meta {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Hold {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Orders {}
 }
 
 const _: () = {
@@ -251,8 +293,8 @@ const _: () = {
     assert!(size_of::<CloseInfo>() == 48);
     assert!(size_of::<Meta>() == 16);
     assert!(size_of::<TlsCall>() == 24);
-    assert!(size_of::<Tracked>() == 160);
-    assert!(offset_of!(Tracked, open) == 64);
-    assert!(offset_of!(Tracked, call) == 112);
+    assert!(size_of::<Tracked>() == 208);
+    assert!(offset_of!(Tracked, open) == 80);
+    assert!(offset_of!(Tracked, call) == 128);
     assert!(align_of::<Tracked>() == 8 && align_of::<EventHeader>() == 8);
 };

@@ -13,10 +13,16 @@ pub struct Site {
     /// Where the address of the bytes stands. None: a site before the call kept it, together with the address of
     /// their number; the result only tells whether the call succeeded.
     pub buffer: Option<Operand>,
+    /// Whether GSSAPI encrypts what passes here; else TLS.
+    pub gss: bool,
     /// Names the set of sites of one file. Each process believes the set of its own server only, because two sets
     /// meet where two paths lead to one file (layers of containers).
     pub set: u16,
 }
+
+/// The bits of an instruction's address by which the map `SITES` knows it: those that are the same in the file and in
+/// every process, because a file is mapped in whole pages. arm64 can have larger pages, but no smaller ones.
+pub const SITE_ADDRESS: u64 = 0xfff;
 
 /// A register, or a word in memory that a register points to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +35,7 @@ pub struct Operand {
 
 impl Site {
     /// The cookie: bit 0 the direction, 1 `int`, 2 whether there is a buffer, then 22 bits for the result, 22 for the
-    /// buffer and 16 for the set.
+    /// buffer and 16 for the set; the last for `gss`.
     #[must_use]
     pub const fn to_cookie(self) -> u64 {
         let (kept, buffer) = match self.buffer {
@@ -42,6 +48,7 @@ impl Site {
             | self.result.to_bits() << 3
             | buffer << 25
             | (self.set as u64) << 47
+            | (self.gss as u64) << 63
     }
 
     /// Reads a cookie.
@@ -53,6 +60,7 @@ impl Site {
             int: cookie & 2 != 0,
             buffer: if cookie & 4 == 0 { Some(Operand::from_bits(cookie >> 25)) } else { None },
             result: Operand::from_bits(cookie >> 3),
+            gss: cookie >> 63 != 0,
             set: (cookie >> 47) as u16,
         }
     }
@@ -89,8 +97,10 @@ mod tests {
         ];
         for result in operands {
             for buffer in operands.map(Some).into_iter().chain([None]) {
-                for (direction, int, set) in [(0, false, 1), (1, true, u16::MAX)] {
-                    let site = Site { direction, result, int, buffer, set };
+                for (direction, int, gss, set) in
+                    [(0, false, false, 1), (1, true, false, u16::MAX), (0, true, true, 7)]
+                {
+                    let site = Site { direction, result, int, buffer, gss, set };
                     assert_eq!(Site::from_cookie(site.to_cookie()), site);
                 }
             }

@@ -23,6 +23,8 @@ mod numbers {
     pub const CALL_ARG0: usize = DI;
     pub const CALL_ARG1: usize = SI;
     pub const CALL_ARG3: usize = 11;
+    /// Word of the address of the instruction that a probe stands at.
+    pub const INSTRUCTION: usize = 16;
 
     #[inline(always)]
     pub fn number(regs: &Regs) -> u64 {
@@ -61,6 +63,8 @@ mod numbers {
     pub const CALL_ARG0: usize = 0;
     pub const CALL_ARG1: usize = X1;
     pub const CALL_ARG3: usize = X3;
+    /// Word of the address of the instruction that a probe stands at.
+    pub const INSTRUCTION: usize = 32;
 
     #[inline(always)]
     pub fn number(regs: &Regs) -> u64 {

@@ -3,12 +3,13 @@
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use capture_common::{
-    CloseInfo, EventHeader, FLAG_END_OF_CALL, KIND_CLOSE, KIND_DATA, KIND_EXEC, KIND_OPEN, LOSS_NONE,
-    LOSS_OVERSIZE, LOSS_RING_FULL, LOSS_UNREADABLE, MAX_CHUNKS, OpenInfo, STATE_CLOSED, SessionKey, TIERS,
-    Tracked, counter,
+    CloseInfo, EventHeader, FLAG_END_OF_CALL, FLAG_HELD, FLAG_SEALED, FRONTEND, KIND_CLOSE, KIND_DATA,
+    KIND_EXEC, KIND_OPEN, LOSS_NONE, LOSS_OVERSIZE, LOSS_RING_FULL, LOSS_UNREADABLE, MAX_CHUNKS,
+    ORDER_GUARDS, OpenInfo, STATE_CLOSED, SessionKey, TIERS, Tracked, counter, reader,
 };
 
-use crate::maps::{COUNTERS, READER, RING, WAKE_BYTES};
+use crate::hold;
+use crate::maps::{COUNTERS, DEFAULTS, READER, RING, WAKE_BYTES};
 
 /// `len` bytes at the user address `buf`, at position `start` of a stream of the session's: that of `direction`, or,
 /// as `flags` say, the socket's. Whoever calls has counted them already, whatever becomes of the event.
@@ -17,13 +18,16 @@ use crate::maps::{COUNTERS, READER, RING, WAKE_BYTES};
 /// of the arguments passes through the map: a number that is loaded from there is unknown to it.
 #[inline(always)]
 pub fn data(backend: &mut Tracked, direction: u16, start: u64, flags: u32, buf: u64, len: u64) {
-    let (passing, place) = (&raw mut backend.passing, &raw mut backend.start);
-    // SAFETY: both point into the map's value; volatile, lest the compiler see through it.
-    let (passing, start) = unsafe {
-        passing.write_volatile(flags << 16 | u32::from(direction));
-        place.write_volatile(start);
-        (passing.read_volatile(), place.read_volatile())
-    };
+    backend.passing = flags << 16 | u32::from(direction);
+    let start = unknown(&mut backend.start, start);
+    // SAFETY: the helper has no precondition.
+    let at = unsafe { bpf_ktime_get_ns() };
+    // Before the event: user space may answer it at once.
+    if direction == FRONTEND && guards() {
+        hold::guard(backend, buf, len, at);
+    }
+    let passing = backend.passing;
+    let passing = unknown(&mut backend.passing, passing);
     let (direction, flags) = (passing as u16 & 1, passing >> 16);
     // The mask tells the verifier what the caller knows.
     let index = usize::from(direction & 1);
@@ -32,13 +36,13 @@ pub fn data(backend: &mut Tracked, direction: u16, start: u64, flags: u32, buf: 
         direction,
         len: len as u32,
         session: backend.session,
-        // SAFETY: the helper has no precondition.
-        at: unsafe { bpf_ktime_get_ns() },
+        at,
         offset: start,
         loss: backend.loss[index],
         flags: flags | FLAG_END_OF_CALL,
     };
-    let wakeup = wakeup(start ^ start.wrapping_add(len));
+    let passed = start ^ start.wrapping_add(len);
+    let wakeup = if flags & FLAG_HELD != 0 && !watched() { FORCE_WAKEUP } else { wakeup(passed) };
     let outcome = if len <= TIERS[0] as u64 {
         piece::<{ TIERS[0] }>(&header, buf, wakeup)
     } else if len <= TIERS[1] as u64 {
@@ -56,9 +60,14 @@ pub fn data(backend: &mut Tracked, direction: u16, start: u64, flags: u32, buf: 
     if outcome == LOSS_NONE {
         count(counter::EVENTS, 1);
         count(counter::BYTES, len);
-    } else {
+    } else if flags & FLAG_SEALED != 0 || !hold::overrun(backend, buf, len) {
         count(counter::LOST_EVENTS, 1);
         count(counter::LOST_BYTES, len);
+    } else {
+        return;
+    }
+    if flags & FLAG_SEALED == 0 {
+        backend.told[index] = start.wrapping_add(len);
     }
 }
 
@@ -155,17 +164,29 @@ fn piece<const N: usize>(header: &EventHeader, buf: u64, wakeup: u64) -> u32 {
     LOSS_NONE
 }
 
-/// A call that moved more than fits the smaller tiers: several events, each of the largest tier.
+/// A number of which the verifier knows nothing any more, by way of a `place` in a map.
+#[inline(always)]
+fn unknown<T: Copy>(place: &mut T, value: T) -> T {
+    let place = &raw mut *place;
+    // SAFETY: a pointer that was a reference; volatile, lest the compiler see through it.
+    unsafe {
+        place.write_volatile(value);
+        place.read_volatile()
+    }
+}
+
+/// A call that moved more than fits the smaller tiers: several events, each of the largest tier. With a piece that
+/// fails, the rest of the call is missing.
 ///
-/// A piece that fails leaves a hole in the offsets; the next piece says why. What one round hands to the next
-/// passes through the map: a number that is loaded from there is unknown to the verifier, so all paths
-/// through a round look alike to it and the loop stays within its budget.
+/// What one round hands to the next passes through the map: a number that is loaded from there is unknown to the
+/// verifier, so all paths through a round look alike to it and the loop stays within its budget.
 #[inline(always)]
 fn large(backend: &mut Tracked, index: usize, mut header: EventHeader, buf: u64, len: u64, wakeup: u64) {
     const PIECE: u64 = TIERS[TIERS.len() - 1] as u64;
     let flags = header.flags & !FLAG_END_OF_CALL;
+    let start = header.offset;
     let mut done = 0u64;
-    let mut lost = 0u64;
+    let mut missing = LOSS_OVERSIZE;
     for _ in 0..MAX_CHUNKS {
         if done >= len {
             break;
@@ -177,17 +198,27 @@ fn large(backend: &mut Tracked, index: usize, mut header: EventHeader, buf: u64,
         header.loss = backend.loss[index];
         let outcome = piece::<{ TIERS[TIERS.len() - 1] }>(&header, buf.wrapping_add(done), wakeup);
         backend.loss[index] = outcome;
-        lost += n * u64::from(outcome != LOSS_NONE);
+        if outcome != LOSS_NONE {
+            missing = outcome;
+            break;
+        }
         header.offset = header.offset.wrapping_add(n);
         done += PIECE;
     }
-    if done < len {
-        lost += len - done;
-        backend.loss[index] = LOSS_OVERSIZE;
-    }
+    let done = unknown(&mut backend.start, done);
     count(counter::EVENTS, 1);
-    count(counter::BYTES, len.wrapping_sub(lost));
-    count(counter::LOST_BYTES, lost);
+    count(counter::BYTES, if done < len { done } else { len });
+    if done < len {
+        backend.loss[index] = missing;
+        backend.start = start.wrapping_add(done);
+        if flags & FLAG_SEALED == 0 && hold::overrun(backend, buf.wrapping_add(done), len - done) {
+            return;
+        }
+        count(counter::LOST_BYTES, len - done);
+    }
+    if flags & FLAG_SEALED == 0 {
+        backend.told[index] = start.wrapping_add(len);
+    }
 }
 
 /// An event whose payload is a small struct. Whether it entered the ring.
@@ -204,12 +235,20 @@ fn fixed<T: Copy + 'static>(header: &EventHeader, payload: T) -> bool {
 }
 
 /// `len`, and never more than `N`, in a way that the verifier sees: the compiler knows the bound from the
-/// callers and would drop the comparison, were the value not opaque to it here.
+/// callers and would drop the comparison, were the value not opaque to it here. The mask changes nothing that can be;
+/// verifiers before Linux 6.8 follow paths on which they have already ruled `len` out, and lose its sign there.
 #[inline(always)]
 fn clamp<const N: usize>(mut len: u64) -> u64 {
-    // SAFETY: moves a register to itself.
-    unsafe { core::arch::asm!("{0} = {0}", inout(reg) len) };
+    const MASK: usize = 2 * TIERS[TIERS.len() - 1] - 1;
+    // SAFETY: masks a register.
+    unsafe { core::arch::asm!("{0} &= {1}", inout(reg) len, const MASK) };
     if len > N as u64 { N as u64 } else { len }
+}
+
+/// Whether there is any guardrail.
+#[inline(always)]
+fn guards() -> bool {
+    DEFAULTS.get(0).is_some_and(|orders| orders.flags & ORDER_GUARDS != 0)
 }
 
 /// Wakes the reader only if it sleeps, or if much waits for it: a wake-up per event would cost the server
@@ -229,15 +268,22 @@ const LOOK_BYTES: u64 = 4096;
 /// Whether the reader sleeps and waits to be called. It is called once: if it is dead, nobody is.
 #[inline(always)]
 fn called() -> bool {
-    let Some(asleep) = READER.get_ptr_mut(0) else { return false };
+    let Some(state) = READER.get_ptr_mut(0) else { return false };
     // SAFETY: a pointer into the map. Two processors that see it set at once both wake the reader: no harm.
     unsafe {
-        let called = *asleep != 0;
+        let called = state.read_volatile() == reader::SLEEPS;
         if called {
-            *asleep = 0;
+            state.write_volatile(reader::LOOKS);
         }
         called
     }
+}
+
+/// Whether the reader watches the ring.
+#[inline(always)]
+fn watched() -> bool {
+    // SAFETY: a pointer into the map.
+    READER.get_ptr_mut(0).is_some_and(|state| unsafe { state.read_volatile() } == reader::WATCHES)
 }
 
 /// `include/uapi/linux/bpf.h`

@@ -53,19 +53,31 @@ impl Task {
         field(self.0, &TASK_EXIT_CODE).unwrap_or(0)
     }
 
+    /// Whether the descriptor `fd` is open; also if that cannot be told.
+    #[inline(always)]
+    pub fn has_open(self, fd: u32) -> bool {
+        self.file(fd) != Some(0)
+    }
+
+    /// `task->files->fdt->fd[fd]`, a `struct file *`
+    #[inline(always)]
+    fn file(self, fd: u32) -> Option<u64> {
+        let files: u64 = field(self.0, &TASK_FILES)?;
+        let table: u64 = field(files, &FILES_FDT)?;
+        let array: u64 = field(table, &FDTABLE_FD)?;
+        read(array.wrapping_add(u64::from(fd) * 8))
+    }
+
     /// Process id of whoever connected the Unix socket behind `fd`, as `SO_PEERCRED` tells it; 0 if unknown.
     #[inline(always)]
     pub fn unix_peer(self, fd: u32) -> u32 {
         self.read_unix_peer(fd).unwrap_or(0)
     }
 
-    /// `task->files->fdt->fd[fd]->private_data->sk->sk_peer_pid->numbers[0].nr`
+    /// `file->private_data->sk->sk_peer_pid->numbers[0].nr`
     #[inline(always)]
     fn read_unix_peer(self, fd: u32) -> Option<u32> {
-        let files: u64 = field(self.0, &TASK_FILES)?;
-        let table: u64 = field(files, &FILES_FDT)?;
-        let array: u64 = field(table, &FDTABLE_FD)?;
-        let file: u64 = read(array.wrapping_add(u64::from(fd) * 8))?;
+        let file = self.file(fd)?;
         let socket: u64 = field(file, &FILE_PRIVATE_DATA)?;
         let sock: u64 = field(socket, &SOCKET_SK)?;
         let pid: u64 = field(sock, &SOCK_PEER_PID)?;

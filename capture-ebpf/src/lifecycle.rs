@@ -8,7 +8,7 @@ use capture_common::{OpenInfo, ROLE_BACKEND, ROLE_POSTMASTER, SessionKey, Tracke
 
 use crate::kernel::Task;
 use crate::maps::TRACKED;
-use crate::{emit, process};
+use crate::{emit, hold, process};
 
 /// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`, `include/trace/events/sched.h`
 ///
@@ -18,6 +18,11 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
     let Some(postmaster) = process::postmaster() else { return 0 };
     // A child without a connection is one of the server's own workers.
     if postmaster.accepted == 0 {
+        return 0;
+    }
+    // Hooks on the exits of functions do not see that the server closed a connection for which it could not fork.
+    if !Task::current().has_open(postmaster.open.fd) {
+        postmaster.accepted = 0;
         return 0;
     }
     let child = Task::from_address(ctx.arg::<u64>(1));
@@ -32,7 +37,6 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
         role: ROLE_BACKEND,
         session: SessionKey { born, tgid, reserved: 0 },
         open: OpenInfo { own_pid: child.own_pid(), ..postmaster.open },
-        sites: postmaster.sites,
         ..Tracked::default()
     };
     if TRACKED.insert(tgid, backend, 0).is_err() {
@@ -55,6 +59,7 @@ pub fn process_exit(_ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let Some(entry) = process::tracked() else { return 0 };
+    hold::forget(tgid);
     entry.exit_code = Task::current().exit_code();
     // What could not be told stays in the map, marked, until user space collects it.
     if emit::close(entry) || entry.role == ROLE_POSTMASTER {

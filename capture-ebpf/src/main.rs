@@ -11,6 +11,7 @@
 mod arch;
 mod emit;
 mod encryption;
+mod hold;
 mod kernel;
 mod lifecycle;
 mod maps;
@@ -20,6 +21,7 @@ mod sockets_fexit;
 mod sockets_sys_exit;
 mod sockets_tracepoint;
 mod tls;
+mod walk;
 
 /// The verifier rejects a program that can reach this: an endless loop is its way to see a panic.
 #[cfg(not(test))]

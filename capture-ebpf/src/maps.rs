@@ -3,7 +3,7 @@
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use capture_common::{MAX_TRACKED, Meta, Tracked, counter};
+use capture_common::{Hold, MAX_SITES, MAX_TRACKED, Meta, Orders, Tracked, beat, counter};
 
 /// Events on their way to user space. The loader sets the size (`ring_size`); this one is the smallest.
 #[map]
@@ -18,17 +18,48 @@ pub static TRACKED: HashMap<u32, Tracked> = HashMap::with_max_entries(MAX_TRACKE
 #[map]
 pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(MAX_TRACKED, 0);
 
+/// Cookies of the sites in TLS code, by the last bits of their addresses ([`capture_common::SITE_ADDRESS`]): for kernels
+/// whose probes carry none (before Linux 5.15).
+#[map]
+pub static SITES: HashMap<u32, u64> = HashMap::with_max_entries(MAX_SITES, 0);
+
 /// What the kernel side counts: see [`capture_common::counter`].
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
 
-/// Index 0: 1 while the reader sleeps and wants to be woken by the next event.
+/// Index 0: see [`capture_common::reader`]. User space has it in its memory.
 #[map]
-pub static READER: Array<u32> = Array::with_max_entries(1, 0);
+pub static READER: Array<u32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Index 0: what a later agent must know of this kernel side. Written by user space.
 #[map]
 pub static META: Array<Meta> = Array::with_max_entries(1, 0);
+
+/// [`capture_common::Site::set`] of the sites that read a server's encrypted sessions, by its postmaster. Written by
+/// user space.
+#[map]
+pub static SITE_SETS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_SERVERS, 0);
+
+/// The backends that are stopped, by process: see [`capture_common::Hold`].
+#[map]
+pub static HOLDS: HashMap<u32, Hold> = HashMap::with_max_entries(MAX_TRACKED, 0);
+
+/// What user space wants of a session, by process. Written by user space.
+#[map]
+pub static ORDERS: HashMap<u32, Orders> = HashMap::with_max_entries(MAX_TRACKED, 0);
+
+/// Index 0: what it wants of sessions that have no orders of their own. Written by user space.
+#[map]
+pub static DEFAULTS: Array<Orders> = Array::with_max_entries(1, 0);
+
+/// See [`capture_common::beat`]. Written by user space.
+#[map]
+pub static BEATS: Array<u64> = Array::with_max_entries(beat::COUNT, 0);
+
+/// `include/uapi/linux/bpf.h`
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+/// Postmasters of one host.
+const MAX_SERVERS: u32 = 1_024;
 
 /// One system call's arguments, kept from its entry to its exit.
 #[repr(C)]

@@ -1,4 +1,7 @@
 //! Exits of the kernel's socket functions: no cost for any other system call of the host.
+//!
+//! A call that is under way when the hook is attached is not seen. A backend is never in one for long: its socket does
+//! not block, it waits for its client in `epoll_wait` (`pq_init` in `src/backend/libpq/pqcomm.c`).
 
 use aya_ebpf::macros::fexit;
 use aya_ebpf::programs::FExitContext;

@@ -34,5 +34,7 @@ print(json.dumps({
     "ended": count(f"SELECT count(DISTINCT session_id) FROM {files('sessions')} WHERE ended_at IS NOT NULL"),
     "ended_rows": count(f"SELECT count(*) FROM {files('sessions')} WHERE ended_at IS NOT NULL"),
     "partial": count(f"SELECT count(*) FROM {files('sessions')} WHERE partial"),
+    "writers": count(f"""SELECT list(DISTINCT created_by ORDER BY created_by)
+        FROM parquet_file_metadata('{folder}/*/*/*.parquet')"""),
     "gaps": count(f"SELECT count(*) FROM {files('gaps')}") if gaps else 0,
 }))

@@ -12,7 +12,7 @@ import sys
 import duckdb
 import pyarrow.dataset
 
-TABLES = ("sessions", "statements", "results", "gaps")
+TABLES = ("sessions", "statements", "results", "gaps", "decisions")
 
 
 def rows_by_pyarrow(folder):

@@ -16,7 +16,7 @@ folder = pathlib.Path(sys.argv[1])
 read = 0
 last = False
 while True:
-    for table in ("sessions", "statements", "results", "gaps"):
+    for table in ("sessions", "statements", "results", "gaps", "decisions"):
         files = sorted(str(path) for path in folder.glob(f"{table}/date=*/*.parquet"))
         if files:
             duckdb.read_parquet(files).aggregate("count(*)").fetchall()

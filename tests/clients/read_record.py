@@ -19,6 +19,7 @@ QUERIES = {
     """,
     "statements": "SELECT * FROM data ORDER BY session_id, seq",
     "results": 'SELECT session_id, seq, "row", "values" FROM data ORDER BY session_id, seq, "row"',
+    "decisions": 'SELECT * FROM data ORDER BY "at"',
     "gaps": 'SELECT * FROM data ORDER BY session_id, direction, "offset"',
 }
 

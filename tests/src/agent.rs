@@ -12,12 +12,15 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kernel::KernelSide;
 use crate::record::Record;
+use crate::rights::{self, Rights};
 use crate::server::Server;
+use crate::shim::Beside;
 use crate::{deps, wait};
 
 /// How the agent is to be started.
 #[derive(Clone, Debug, Default)]
 pub struct AgentOptions {
+    program: Option<PathBuf>,
     servers: Vec<String>,
     config: String,
     data: Option<PathBuf>,
@@ -25,6 +28,8 @@ pub struct AgentOptions {
     saying: Option<String>,
     hooks: Option<String>,
     tls: Option<String>,
+    metrics_file: Option<PathBuf>,
+    rights: Option<Rights>,
 }
 
 /// A running agent with a data folder of its own.
@@ -33,6 +38,8 @@ pub struct Agent {
     process: Option<Child>,
     folder: tempfile::TempDir,
     data: PathBuf,
+    /// Sees to a shim beside it.
+    beside: Option<Beside>,
 }
 
 /// The record of an agent that has ended, and the folder that holds it for as long as this lives.
@@ -56,6 +63,16 @@ pub struct Killed {
     /// What the agent said.
     pub stderr: String,
     _folder: tempfile::TempDir,
+}
+
+impl Finished {
+    /// Compares the record with its seals, with the agent's own command; returns what it said.
+    ///
+    /// # Errors
+    /// They differ: then with its words.
+    pub fn verify(&self) -> anyhow::Result<String> {
+        deps::run(Command::new(deps::agent()?).arg("verify").arg("--data-dir").arg(&self.data))
+    }
 }
 
 impl Killed {
@@ -103,6 +120,13 @@ impl AgentOptions {
         self
     }
 
+    /// Starts this build of the agent.
+    #[must_use]
+    pub fn program(mut self, program: &Path) -> Self {
+        self.program = Some(program.to_owned());
+        self
+    }
+
     /// A line of the configuration file.
     #[must_use]
     pub fn config(mut self, line: &str) -> Self {
@@ -125,7 +149,7 @@ impl AgentOptions {
         self
     }
 
-    /// These hooks instead of the cheapest that load.
+    /// These hooks instead of those that `CAPTURE_HOOKS` names, or the cheapest that load.
     #[must_use]
     pub fn hooks(mut self, hooks: &str) -> Self {
         self.hooks = Some(hooks.to_owned());
@@ -136,6 +160,20 @@ impl AgentOptions {
     #[must_use]
     pub fn tls(mut self, source: &str) -> Self {
         self.tls = Some(source.to_owned());
+        self
+    }
+
+    /// Writes its metrics to this file.
+    #[must_use]
+    pub fn metrics_file(mut self, path: &Path) -> Self {
+        self.metrics_file = Some(path.to_owned());
+        self
+    }
+
+    /// These rights instead of those that [`Rights::usual`] names.
+    #[must_use]
+    pub fn rights(mut self, rights: Rights) -> Self {
+        self.rights = Some(rights);
         self
     }
 
@@ -150,24 +188,39 @@ impl AgentOptions {
     ///
     /// # Errors
     /// It is not built, or it ends; then with its words.
-    pub fn start(self) -> anyhow::Result<Agent> {
+    pub fn start(mut self) -> anyhow::Result<Agent> {
         deps::require_root()?;
         let folder = tempfile::Builder::new().prefix("capture-data-").tempdir()?;
         let data = self.data.clone().unwrap_or_else(|| folder.path().join("data"));
-        let mut command = Command::new(deps::agent()?);
+        let program = self.program.clone().map_or_else(deps::agent, Ok)?;
+        let rights = self.rights.unwrap_or_else(Rights::usual);
+        let beside = rights != Rights::Own && !self.config.contains(UNPINNED);
+        if beside {
+            self.config.push_str("[shim]\nstart = false\n");
+        }
+        let path = folder.path().join("capture.toml");
+        if !self.config.is_empty() {
+            fs::write(&path, &self.config)?;
+        }
+        let beside = beside.then(|| Beside::start(&program, &data, &path)).transpose()?;
+        let mut command = match rights {
+            Rights::Withheld if beside.is_some() => rights::as_unit(rights::AGENT, &program)?,
+            _ => Command::new(program),
+        };
         command.arg("run").arg("--data-dir").arg(&data);
         for server in &self.servers {
             command.args(["--server", server]);
         }
-        if let Some(hooks) = &self.hooks {
-            command.args(["--hooks", hooks]);
+        if let Some(hooks) = self.hooks.clone().or_else(|| std::env::var("CAPTURE_HOOKS").ok()) {
+            command.args(["--hooks", &hooks]);
         }
         if let Some(tls) = &self.tls {
             command.args(["--tls", tls]);
         }
+        if let Some(path) = &self.metrics_file {
+            command.arg("--metrics-file").arg(path);
+        }
         if !self.config.is_empty() {
-            let path = folder.path().join("capture.toml");
-            fs::write(&path, &self.config)?;
             command.arg("--config").arg(path);
         }
         let process = command
@@ -176,7 +229,7 @@ impl AgentOptions {
             .stderr(fs::File::create(folder.path().join("stderr"))?)
             .spawn()
             .context("cannot start the agent")?;
-        let mut agent = Agent { process: Some(process), folder, data };
+        let mut agent = Agent { process: Some(process), folder, data, beside };
         let expected = self.expected.unwrap_or(self.servers.len());
         agent.wait_for(&self.saying.unwrap_or_else(|| format!("capturing {expected} server")))?;
         Ok(agent)
@@ -231,6 +284,16 @@ impl Agent {
         said.with_context(|| self.stderr())
     }
 
+    /// Gives it another configuration file, in one step as an editor or a package does.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn configure(&self, text: &str) -> anyhow::Result<()> {
+        let new = self.folder.path().join("capture.toml.new");
+        fs::write(&new, text)?;
+        Ok(fs::rename(new, self.folder.path().join("capture.toml"))?)
+    }
+
     /// The most memory that it has held so far, in bytes (`VmHWM`).
     ///
     /// # Errors
@@ -276,7 +339,22 @@ impl Agent {
     /// # Errors
     /// It has ended.
     pub fn stall(&self) -> anyhow::Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        let tasks = format!("/proc/{}/task", self.pid()?);
+        // Each thread stops for itself, and one that writes to the disk may take long: the one that reads the ring counts,
+        // if it has its name already.
+        wait::until("the agent to stop", Duration::from_secs(5), || {
+            let mut all = true;
+            for task in fs::read_dir(&tasks)? {
+                let stat = fs::read_to_string(task?.path().join("stat"))?;
+                let stopped = stat.contains(") T ");
+                if stopped && stat.contains("(capture)") {
+                    return Ok(Some(()));
+                }
+                all &= stopped;
+            }
+            Ok(all.then_some(()))
+        })
     }
 
     /// Lets it run again.
@@ -317,6 +395,7 @@ impl Agent {
     }
 
     fn expect_exit(&mut self) -> anyhow::Result<String> {
+        self.beside = None;
         let process = self.process.as_mut().context("the agent has ended")?;
         let status = wait::until("the agent to drain and exit", DRAIN, || Ok(process.try_wait()?));
         let stderr = self.stderr();
@@ -336,6 +415,7 @@ impl Agent {
     /// # Errors
     /// It has ended.
     pub fn kill(mut self) -> anyhow::Result<Killed> {
+        self.beside = None;
         let mut process = self.process.take().context("the agent has ended")?;
         process.kill()?;
         process.wait()?;
@@ -352,6 +432,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        self.beside = None;
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
             let _ = process.wait();
@@ -367,6 +448,9 @@ const DRAIN: Duration = Duration::from_secs(120);
 
 /// A configuration line that makes the ring overflow soon.
 pub const SMALL_RING: &str = "ring_size = 1048576";
+
+/// A configuration line with which nothing is pinned; then no shim can serve the agent.
+pub const UNPINNED: &str = "kernel = { pin_dir = '' }";
 
 /// A configuration that finishes files every second.
 pub const QUICK_ROTATION: &str = "rotate = { seconds = 1 }";

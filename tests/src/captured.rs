@@ -57,12 +57,13 @@ impl Captured {
         &self.finished.record
     }
 
-    /// Compares log and record in both directions, and what sessions say of themselves with their rows.
+    /// Compares log and record in both directions, what sessions say of themselves with their rows, and files with seals.
     ///
     /// # Errors
     /// They differ.
     pub fn compare(&self) -> anyhow::Result<Comparison> {
         self.record().check_totals()?;
+        self.finished.verify()?;
         oracle::compare(&self.log, self.record())
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, ensure};
@@ -31,6 +31,13 @@ pub struct Network {
 #[derive(Debug)]
 pub struct ControlGroup {
     folder: PathBuf,
+}
+
+/// An id that no other container of this host has: 64 hexadecimal digits.
+pub fn unused_id() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = u64::from(std::process::id()) << 16 | NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{:052x}{number:012x}", 0xc0ffee_u64)
 }
 
 /// The groups that tests of this process made, so that the last that needs a group above its own removes it.

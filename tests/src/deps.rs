@@ -125,6 +125,16 @@ pub fn agent() -> anyhow::Result<PathBuf> {
         })
 }
 
+/// Another version of the agent: `$CAPTURE_OTHER_AGENT`.
+///
+/// # Errors
+/// It is not there.
+pub fn other_agent() -> anyhow::Result<PathBuf> {
+    let path = std::env::var_os("CAPTURE_OTHER_AGENT").map(PathBuf::from);
+    path.filter(|path| path.is_file())
+        .context("CAPTURE_OTHER_AGENT names no agent of another version: `cargo xtask test` builds one")
+}
+
 /// Runs a program to its end and yields what it printed.
 ///
 /// # Errors

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use anyhow::{Context, ensure};
-use aya::maps::{Array, Map, MapData, MapInfo, PerCpuArray};
+use anyhow::{Context, bail, ensure};
+use aya::maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray};
 use aya::programs::loaded_programs;
+use capture_common::{Hold, MAX_TRACKED};
 
 /// What a process has loaded into the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,6 +63,21 @@ impl KernelSide {
         Ok(reader.get(&0, 0)? == 1)
     }
 
+    /// Fills the table of holds with those of processes that no host can have, so that no other has room.
+    ///
+    /// # Errors
+    /// The map is not there, or takes more than it should.
+    pub fn fill_holds(&self) -> anyhow::Result<()> {
+        let mut holds =
+            HashMap::<_, u32, [u8; size_of::<Hold>()]>::try_from(Map::HashMap(self.map("HOLDS")?))?;
+        for number in 0..=MAX_TRACKED {
+            if holds.insert(MOST_PROCESSES + number, [0; size_of::<Hold>()], 0).is_err() {
+                return Ok(());
+            }
+        }
+        bail!("the table of holds has room for more than {MAX_TRACKED}")
+    }
+
     fn map(&self, name: &str) -> anyhow::Result<MapData> {
         ensure!(!self.maps.is_empty(), "the agent holds no map");
         for id in &self.maps {
@@ -72,6 +88,9 @@ impl KernelSide {
         None.with_context(|| format!("the agent has no map {name}"))
     }
 }
+
+/// `PID_MAX_LIMIT` in `include/linux/threads.h`
+const MOST_PROCESSES: u32 = 4 << 20;
 
 fn id(text: &str, name: &str) -> Option<u32> {
     text.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()

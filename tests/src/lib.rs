@@ -6,23 +6,33 @@
 
 pub mod agent;
 pub mod captured;
+pub mod certificates;
 pub mod clients;
 pub mod container;
+pub mod corpus;
 pub mod deps;
+pub mod kerberos;
 pub mod kernel;
+pub mod kubernetes;
 pub mod log;
 pub mod matrix;
 pub mod oracle;
 pub mod record;
+pub mod rights;
 pub mod script;
 pub mod server;
+pub mod shim;
 pub mod tls;
+pub mod transport;
 pub mod wait;
 pub mod wire;
 
 pub use agent::{Agent, AgentOptions};
 pub use captured::{capture, capture_on, capture_with};
 pub use container::{Container, ControlGroup, Network};
+pub use kerberos::Kerberos;
 pub use log::ServerLog;
 pub use record::Record;
+pub use rights::Rights;
 pub use server::{Server, ServerOptions};
+pub use transport::Transport;

@@ -18,6 +18,8 @@ pub struct ServerLog {
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// When it was logged, to the millisecond, as text: sorted like time, since all is UTC.
+    pub at: String,
     /// The role; empty before authentication.
     pub user: String,
     /// The database; empty before authentication.
@@ -68,6 +70,7 @@ impl Entry {
         ensure!(fields.len() >= 24, "a log entry of {} fields: {fields:?}", fields.len());
         let mut take = |index: usize| fields.get_mut(index).map(std::mem::take).unwrap_or_default();
         Ok(Self {
+            at: take(0),
             user: take(1),
             database: take(2),
             pid: take(3).parse().context("process id")?,

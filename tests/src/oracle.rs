@@ -4,7 +4,9 @@
 mod compare;
 mod executed;
 mod parameters;
+mod tail;
 mod text;
 
 pub use compare::{Comparison, compare};
 pub use executed::{Executed, Said, Session, sessions};
+pub use tail::{Tail, compare_tail};

@@ -24,6 +24,8 @@ pub struct Record {
     pub results: Vec<ResultRow>,
     /// The table `gaps`, by session, direction and offset.
     pub gaps: Vec<Gap>,
+    /// The table `decisions`, by time.
+    pub decisions: Vec<Decision>,
 }
 
 /// A row of `sessions`.
@@ -62,6 +64,7 @@ pub struct Session {
     pub tls_cipher: Option<String>,
     pub socket_bytes_in: u64,
     pub socket_bytes_out: u64,
+    pub gss_encrypted: bool,
 }
 
 /// A row of `statements`.
@@ -85,6 +88,10 @@ pub struct Statement {
     pub rows: Option<u64>,
     pub command_tag: Option<String>,
     pub status: String,
+    pub verdict: String,
+    pub guardrail: Option<String>,
+    pub decided_by: Option<String>,
+    pub held_us: Option<i64>,
     pub sqlstate: Option<String>,
     pub error_message: Option<String>,
     pub bytes_in: u64,
@@ -131,6 +138,27 @@ pub struct Gap {
     pub lost_rows: Option<u64>,
 }
 
+/// A row of `decisions`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Decision {
+    pub at: String,
+    pub kind: String,
+    pub session_id: Option<String>,
+    pub seq: Option<u64>,
+    pub pg_user: Option<String>,
+    pub database: Option<String>,
+    pub application_name: Option<String>,
+    pub client_addr: Option<String>,
+    pub guardrail: Option<String>,
+    pub action: Option<String>,
+    pub verdict: Option<String>,
+    pub reason: Option<String>,
+    pub decided_by: Option<String>,
+    pub held_us: Option<i64>,
+    pub sql: Option<String>,
+    pub message: Option<String>,
+}
+
 /// What a failure message shows of a statement.
 impl fmt::Display for Statement {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -156,7 +184,7 @@ pub fn find(folder: &Path, words: &[&str]) -> anyhow::Result<Vec<String>> {
 }
 
 /// What is in a record that is too large to be read row by row: see `clients/count_record.py`.
-#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[derive(Clone, Debug, serde::Deserialize)]
 #[expect(missing_docs, reason = "the program says what it counts")]
 pub struct Counts {
     pub statements: u64,
@@ -169,6 +197,7 @@ pub struct Counts {
     pub ended_rows: u64,
     pub partial: u64,
     pub gaps: u64,
+    pub writers: Vec<String>,
 }
 
 impl Counts {
@@ -245,6 +274,11 @@ impl Record {
             .collect()
     }
 
+    /// The decisions of this kind, by time.
+    pub fn decisions_of(&self, kind: &str) -> Vec<&Decision> {
+        self.decisions.iter().filter(|decision| decision.kind == kind).collect()
+    }
+
     /// The session's gaps.
     pub fn gaps_of(&self, session: &Session) -> Vec<&Gap> {
         self.gaps.iter().filter(|gap| gap.session_id.as_ref() == Some(&session.session_id)).collect()
@@ -285,7 +319,7 @@ impl Record {
             let streams = session.bytes_in + session.bytes_out + session.gap_bytes;
             let socket = session.socket_bytes_in + session.socket_bytes_out;
             ensure!(
-                if session.tls { streams <= socket } else { streams == socket },
+                if session.tls || session.gss_encrypted { streams <= socket } else { streams == socket },
                 "{streams} bytes of the streams, {socket} of the socket: {session:?}"
             );
             let statements = self.statements_of(session);

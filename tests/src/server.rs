@@ -16,7 +16,7 @@ use crate::container::Container;
 use crate::log::ServerLog;
 use crate::{deps, wait};
 
-mod account;
+pub(crate) mod account;
 mod certificate;
 mod template;
 
@@ -28,6 +28,7 @@ pub struct ServerOptions {
     port: Option<u16>,
     container: Option<Arc<Container>>,
     tls: bool,
+    access: String,
     under: Vec<OsString>,
     backup: Option<PathBuf>,
 }
@@ -55,6 +56,7 @@ impl Default for ServerOptions {
             port: None,
             container: None,
             tls: false,
+            access: String::new(),
             under: Vec::new(),
             backup: None,
         }
@@ -107,6 +109,14 @@ impl ServerOptions {
     #[must_use]
     pub fn tls(mut self) -> Self {
         self.tls = true;
+        self
+    }
+
+    /// A line of `pg_hba.conf` that comes before all others.
+    #[must_use]
+    pub fn access(mut self, line: &str) -> Self {
+        self.access.push_str(line);
+        self.access.push('\n');
         self
     }
 
@@ -180,6 +190,11 @@ impl Server {
     /// The Unix socket itself.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join(format!(".s.PGSQL.{}", self.port))
+    }
+
+    /// Its certificate, if it was started with [`ServerOptions::tls`]: whoever trusts it can verify the server.
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.path().join("server.crt")
     }
 
     /// The postmaster's process id, as the host sees it.
@@ -300,7 +315,7 @@ impl Server {
         }
         let data = self.folder.path().join("data");
         fs::write(data.join("postgresql.auto.conf"), text)?;
-        fs::write(data.join("pg_hba.conf"), ACCESS)?;
+        fs::write(data.join("pg_hba.conf"), format!("{}{ACCESS}", self.options.access))?;
         Ok(())
     }
 

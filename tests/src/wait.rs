@@ -1,6 +1,7 @@
 //! Waiting for something to become true, with a deadline: the only clock and the only sleep of the tests.
 #![expect(clippy::disallowed_types, reason = "a deadline needs a clock")]
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 /// A moment after which waiting fails.
@@ -22,7 +23,7 @@ impl Deadline {
     }
 }
 
-/// Polls `ready` until it yields a value; fails after `limit`, naming `what` was waited for.
+/// Polls `ready` until it yields a value; fails after `limit` (see [`patient`]), naming `what` was waited for.
 ///
 /// # Errors
 /// The error of `ready` at once, or that the time is over.
@@ -31,7 +32,7 @@ pub fn until<T>(
     limit: Duration,
     mut ready: impl FnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
-    let deadline = Deadline::after(limit);
+    let deadline = Deadline::after(patient(limit));
     loop {
         if let Some(value) = ready()? {
             return Ok(value);
@@ -39,6 +40,14 @@ pub fn until<T>(
         anyhow::ensure!(!deadline.passed(), "waited {:?} in vain for {what}", deadline.limit);
         pause(POLL);
     }
+}
+
+/// `limit` on this machine: `CAPTURE_PATIENCE` times as long where it is set, as on an emulated processor.
+pub fn patient(limit: Duration) -> Duration {
+    static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
+        std::env::var("CAPTURE_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+    });
+    limit * *PATIENCE
 }
 
 /// Lets time pass: for a test whose subject is time itself, such as rotation by age.

@@ -12,6 +12,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::deps;
 use crate::server::Server;
+use crate::wait;
 
 mod auth;
 pub mod backend;
@@ -58,7 +59,7 @@ impl Wire {
     pub fn tcp(server: &Server) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", server.port()))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(wait::patient(PATIENCE)))?;
         Ok(Self::over(Socket::Tcp(stream)))
     }
 
@@ -68,7 +69,7 @@ impl Wire {
     /// Nobody listens.
     pub fn unix(server: &Server) -> anyhow::Result<Self> {
         let stream = UnixStream::connect(server.socket())?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(wait::patient(PATIENCE)))?;
         Ok(Self::over(Socket::Unix(stream)))
     }
 
@@ -237,7 +238,7 @@ impl Wire {
     /// This is not TCP, or something that was sent is not acknowledged in time.
     pub fn counted(&self) -> anyhow::Result<Counted> {
         let Socket::Tcp(stream) = &self.socket else { bail!("the kernel counts bytes on TCP sockets only") };
-        crate::wait::until("all that was sent to be acknowledged", PATIENCE, || {
+        wait::until("all that was sent to be acknowledged", PATIENCE, || {
             let socket = Stdio::from(OwnedFd::from(stream.try_clone()?));
             let output = Command::new(deps::python()?).args(["-c", TCP_INFO]).stdin(socket).output()?;
             let text = String::from_utf8(output.stdout)?;
@@ -291,9 +292,15 @@ impl Wire {
         let held = self.inbox.len();
         self.inbox.resize(held + CHUNK, 0);
         let room = &mut self.inbox[held..];
-        let read = match &mut self.socket {
-            Socket::Tcp(stream) => stream.read(room),
-            Socket::Unix(stream) => stream.read(room),
+        // A read with a deadline is not restarted by the kernel when the process was frozen or stopped meanwhile (signal(7)).
+        let read = loop {
+            let read = match &mut self.socket {
+                Socket::Tcp(stream) => stream.read(room),
+                Socket::Unix(stream) => stream.read(room),
+            };
+            if !read.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::Interrupted) {
+                break read;
+            }
         };
         // After a reset nothing comes any more, as after an orderly end.
         let read = match read {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use tests::container::unused_id;
 use tests::server::free_port;
 use tests::wire::Wire;
 use tests::{Agent, AgentOptions, Container, ControlGroup, Network, Server, ServerOptions, deps, oracle};
@@ -12,7 +12,7 @@ use tests::{Agent, AgentOptions, Container, ControlGroup, Network, Server, Serve
 #[test]
 fn a_server_in_a_container_is_recorded_as_its_own_log_says() -> anyhow::Result<()> {
     for version in [14, 16, 17, 18] {
-        let id = container_id();
+        let id = unused_id();
         let server = in_docker(version, &id)?.start()?;
         let agent = Agent::start(&server)?;
         workload(&server)?;
@@ -50,7 +50,7 @@ fn a_server_in_a_container_is_recorded_as_its_own_log_says() -> anyhow::Result<(
 #[test]
 fn servers_on_the_same_port_in_different_networks_are_told_apart() -> anyhow::Result<()> {
     let port = free_port()?;
-    let ids = [container_id(), container_id()];
+    let ids = [unused_id(), unused_id()];
     let servers = [
         in_docker(18, &ids[0])?.port(port).start()?,
         in_docker(16, &ids[1])?.port(port).start()?,
@@ -107,7 +107,7 @@ fn a_client_in_yet_another_network_is_named_by_its_address_there() -> anyhow::Re
 
 #[test]
 fn a_session_in_a_container_that_was_open_before_the_agent_is_found() -> anyhow::Result<()> {
-    let id = container_id();
+    let id = unused_id();
     let server = in_docker(17, &id)?.start()?;
     let mut wire = Wire::unix(&server)?;
     wire.start(&[("user", "postgres"), ("database", "template1")])?;
@@ -134,7 +134,7 @@ fn a_session_in_a_container_that_was_open_before_the_agent_is_found() -> anyhow:
 fn a_container_that_starts_after_the_agent_is_recorded_from_its_first_session() -> anyhow::Result<()> {
     let port = free_port()?;
     let agent = AgentOptions::default().port(port).expecting(0).start()?;
-    let id = container_id();
+    let id = unused_id();
     let server = in_docker(18, &id)?.port(port).start()?;
     // At once, without waiting for anything.
     server.psql("select 'first'")?;
@@ -148,7 +148,7 @@ fn a_container_that_starts_after_the_agent_is_recorded_from_its_first_session() 
 
 #[test]
 fn a_kubernetes_pod_is_named_as_the_host_knows_it() -> anyhow::Result<()> {
-    let id = container_id();
+    let id = unused_id();
     let uid = format!("8dbc1f4e-7b1a-4f0e-9d1c-{}", &id[52..]);
     let group = ControlGroup::new(&format!(
         "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice/cri-containerd-{id}.scope",
@@ -192,13 +192,6 @@ fn workload(server: &Server) -> anyhow::Result<()> {
     std::fs::write(&path, script)?;
     deps::run(psql.args(["-X", "-q", "-f"]).arg(&path))?;
     Ok(())
-}
-
-/// An id that no other container of this host has: 64 hexadecimal digits.
-fn container_id() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = u64::from(std::process::id()) << 16 | NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("{:052x}{number:012x}", 0xc0ffee_u64)
 }
 
 /// A folder, gone when it goes out of scope, with the ones above it that were missing.

@@ -206,6 +206,39 @@ fn many_short_sessions_are_all_found() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The server accepts, cannot fork, and closes. Its next child is a worker of another session.
+#[test]
+fn a_connection_for_which_the_server_cannot_fork_is_no_session() -> anyhow::Result<()> {
+    let captured = capture(|server, _| {
+        let mut wire = Wire::login(server, "has workers")?;
+        let usual = limit_processes(server, &["--output=SOFT", "--noheadings", "--nproc"])?;
+        limit_processes(server, &["--nproc=1:"])?;
+        let refused = server.psql("select 'no process for this'");
+        limit_processes(server, &[&format!("--nproc={}:", usual.trim())])?;
+        anyhow::ensure!(refused.is_err(), "the server forked beyond its limit");
+        wire.query("set force_parallel_mode = on")?;
+        wire.query("explain analyze select count(*) from pg_class")?;
+        wire.terminate()
+    })?;
+    let logged = |part: &str| captured.log.entries.iter().any(|entry| entry.message.contains(part));
+    assert!(logged("could not fork new process for connection"), "the server did not try");
+    let record = captured.record();
+    let plan = record.rows_of(record.statement_with("explain analyze")?);
+    let mut lines = plan.iter().flat_map(|row| row.iter().flatten());
+    assert!(lines.any(|line| line.contains("Workers Launched: 1")), "{plan:?}");
+    assert_eq!(record.sessions.len(), 1, "{:?}", record.sessions);
+    captured.compare()?;
+    Ok(())
+}
+
+/// Reads or sets how many processes the server's account may have before its postmaster can fork no more. As that account:
+/// a container's root may not do it for others.
+fn limit_processes(server: &Server, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut prlimit = std::process::Command::new("setpriv");
+    prlimit.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "prlimit"]);
+    tests::deps::run(prlimit.args(["--pid", &server.pid()?.to_string()]).args(arguments))
+}
+
 fn short_sessions(server: &Server) -> anyhow::Result<()> {
     for _ in 0..50 {
         let mut wire = Wire::login(server, "short")?;

@@ -19,7 +19,7 @@ fn duckdb_and_pyarrow_read_every_table_alike_and_the_documented_queries_run() ->
     let schema = deps::crate_dir().join("../docs/schema.md");
     let mut engines: Command = clients::command("engines.py")?;
     let said = deps::run(engines.arg(&captured.finished.data).arg(schema))?;
-    for table in ["sessions", "statements", "results", "gaps"] {
+    for table in ["sessions", "statements", "results", "gaps", "decisions"] {
         assert!(!said.contains(&format!("{table}: empty")), "nothing was read: {said}");
     }
     Ok(())

@@ -47,7 +47,7 @@ fn a_killed_agent_leaves_its_hooks_until_they_are_detached() -> anyhow::Result<(
 #[test]
 fn an_agent_that_pins_nothing_takes_its_hooks_with_it() -> anyhow::Result<()> {
     let server = Server::start()?;
-    let agent = AgentOptions::default().server(&server).config("kernel = { pin_dir = '' }").start()?;
+    let agent = AgentOptions::default().server(&server).config(tests::agent::UNPINNED).start()?;
     let kernel = agent.kernel_side()?;
     assert!(kernel.programs_left()? > 0);
     let _killed = agent.kill()?;

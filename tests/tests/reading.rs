@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 use tests::captured::Captured;
 use tests::wire::{Wire, frontend};
-use tests::{capture, deps};
+use tests::{AgentOptions, Server, capture, deps};
 
 #[test]
 fn sessions_are_listed_and_filtered() -> anyhow::Result<()> {
@@ -60,6 +60,64 @@ fn a_session_is_shown_with_parameters_rows_errors_and_timing() -> anyhow::Result
 }
 
 /// What a client sends must not move the cursor, change the colours or fake lines of the auditor's terminal.
+/// A statement that a guardrail blocked shows the verdict, the decision with its reason stands behind it, and it is found.
+#[test]
+fn what_was_decided_is_shown_with_its_statement() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let agent = AgentOptions::default().server(&server).config(GUARDRAILS).start()?;
+    let mut wire = Wire::login(&server, "decided")?;
+    wire.query("drop table nothing_there_by_this_name")?;
+    wire.query("select 1")?;
+    wire.terminate()?;
+    server.wait_idle()?;
+    let finished = agent.stop()?;
+    let data = &finished.data;
+    let session = finished.record.session_named("decided")?;
+    let text = self::agent(data, &["show", &session.session_id])?;
+    let mut rest = text.as_str();
+    for part in [
+        "blocked",
+        "[blocked by no-drop]",
+        "drop table nothing_there_by_this_name",
+        "!!",
+        "blocked by guardrail no-drop (block): its condition is true",
+        "decided by policy, held",
+        "changes go through migrations",
+        "select 1",
+        "!!",
+        "observed by guardrail watch (observe)",
+    ] {
+        let at = rest.find(part);
+        let at = at.ok_or_else(|| anyhow::anyhow!("no {part:?} where it should be in:\n{text}"))?;
+        rest = &rest[at + part.len()..];
+    }
+    let items = json(data, &["show", &session.session_id])?;
+    let statement = &items[1];
+    assert_eq!((&statement["type"], &statement["status"]), (&"statement".into(), &"blocked".into()));
+    assert_eq!((&statement["verdict"], &statement["guardrail"]), (&"blocked".into(), &"no-drop".into()));
+    let decision = items.iter().find(|item| item["type"] == "decision" && item["verdict"] == "blocked");
+    let decision = decision.ok_or_else(|| anyhow::anyhow!("no decision in {items:?}"))?;
+    assert_eq!(decision["sql"], "drop table nothing_there_by_this_name");
+    assert_eq!(decision["application_name"], "decided");
+    let found = json(data, &["sessions", "--status", "blocked"])?;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0]["session_id"], session.session_id.as_str());
+    Ok(())
+}
+
+const GUARDRAILS: &str = r#"
+[[guardrail]]
+name    = "no-drop"
+when    = '"drop" in stmt.kinds'
+action  = "block"
+message = "schema changes go through migrations"
+
+[[guardrail]]
+name    = "watch"
+when    = '"select" in stmt.kinds'
+action  = "observe"
+"#;
+
 #[test]
 fn control_characters_are_not_printed_as_they_are() -> anyhow::Result<()> {
     let captured = recorded()?;
@@ -100,7 +158,7 @@ fn what_is_not_there_is_refused_with_words() -> anyhow::Result<()> {
 
 #[test]
 fn every_command_has_help_with_an_example() -> anyhow::Result<()> {
-    for command in ["run", "doctor", "check", "sessions", "show"] {
+    for command in ["run", "doctor", "check", "sessions", "show", "approvals"] {
         let help = deps::run(Command::new(deps::agent()?).args([command, "--help"]))?;
         let example = format!("capture-agent {command}");
         assert!(help.contains(&example), "the help of {command} has no example:\n{help}");

@@ -2,7 +2,7 @@
 
 use tests::record::Statement;
 use tests::wire::{Wire, frontend};
-use tests::{Agent, Record, Server, capture};
+use tests::{Agent, AgentOptions, Record, Server, ServerOptions, capture, capture_with};
 
 /// The bound of docs/defaults.md.
 const PEAK_MEMORY: u64 = 256 << 20;
@@ -122,7 +122,9 @@ fn measured(
     let mut peak = 0;
     let mut passed = 0;
     let mut port = 0;
-    let captured = capture(|server: &Server, agent: &Agent| {
+    // A client on the same host sends faster than a disk that is busy takes the journal: the backend waits for it then.
+    let agent = AgentOptions::default().config("[[record]]\nrequired = true\ntimeout = '60s'");
+    let captured = capture_with(ServerOptions::default(), agent, |server: &Server, agent: &Agent| {
         let mut wire = Wire::login(server, "size")?;
         port = wire.port()?.unwrap_or_default();
         work(&mut wire)?;

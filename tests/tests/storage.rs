@@ -1,6 +1,7 @@
 //! When the disk fails: a clear error, capture goes on, what is lost is declared, recording resumes.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -72,7 +73,10 @@ fn a_removed_folder_is_made_again() -> anyhow::Result<()> {
     let mut wire = Wire::login(&server, "removed folder")?;
     fill(&mut wire, 10)?;
     wait_for_files(&data)?;
-    fs::remove_dir_all(&data)?;
+    // The agent may be writing into it at that moment.
+    while let Err(error) = fs::remove_dir_all(&data) {
+        anyhow::ensure!(error.kind() == ErrorKind::DirectoryNotEmpty, "{error}");
+    }
     fill(&mut wire, 10)?;
     recovers(&mut wire, &data)?;
     wire.terminate()?;
@@ -223,8 +227,10 @@ fn parquet_files(data: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 /// Files that are not tables: drafts that nobody will finish, and a journal that nobody needs.
 fn leftovers(data: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let expected =
-        |path: &Path| path.extension().is_some_and(|end| end == "parquet") || path.ends_with("lock");
+    let expected = |path: &Path| {
+        path.extension().is_some_and(|end| ["parquet", "jsonl", "pub", "key"].iter().any(|own| end == *own))
+            || path.ends_with("lock")
+    };
     Ok(files(data)?.into_iter().filter(|path| !expected(path)).collect())
 }
 

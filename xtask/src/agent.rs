@@ -26,8 +26,25 @@ impl Agent {
     ///
     /// If it ends or stays silent instead; then with what it said.
     pub(crate) fn start(program: &Path, data_dir: &Path, port: u16) -> Result<Self> {
+        Self::start_with(program, data_dir, port, None)
+    }
+
+    /// The same, with a configuration file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Agent::start`].
+    pub(crate) fn start_with(
+        program: &Path,
+        data_dir: &Path,
+        port: u16,
+        config: Option<&Path>,
+    ) -> Result<Self> {
         let mut command = Command::new(program);
         command.args(["run", "--server", &port.to_string(), "--data-dir"]).arg(data_dir);
+        if let Some(config) = config {
+            command.arg("--config").arg(config);
+        }
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

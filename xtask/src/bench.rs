@@ -12,7 +12,7 @@ use crate::{build, setup, shell, test};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use pgbench::{Mode, Round};
-use report::{Case, Pair};
+use report::{Case, Pair, Versus};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -30,6 +30,9 @@ pub(crate) struct Options {
     /// pgbench's scale: 100,000 rows each
     #[arg(long, default_value_t = 10)]
     scale: u32,
+    /// Only cases whose name has this in it, such as `TLS` or `held`
+    #[arg(long)]
+    only: Option<String>,
     /// Also write the figures to FILE
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -40,7 +43,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ensure(setup::For::Demo)?;
     test::machine()?;
     let program = build::agent()?;
-    let server = shell::stage("starting a PostgreSQL server", || Server::start(&["shared_buffers=512MB"]))?;
+    let server =
+        shell::stage("starting a PostgreSQL server", || Server::start_with_tls(&["shared_buffers=512MB"]))?;
     shell::step(
         "filling pgbench's tables",
         server.pgbench().args(["-i", "-q", "-s", &options.scale.to_string(), "postgres"]),
@@ -48,17 +52,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let bench = Bench { program, server, seconds: options.seconds, ticks_per_second: ticks_per_second()? };
 
     let mut cases = Vec::new();
-    for mode in [Mode::Prepared, Mode::Simple] {
-        for clients in [1, 8] {
-            let mut case = Case { mode, clients, pairs: Vec::new() };
-            // Caches, the server's and the processor's, are warm before the first figure counts.
-            bench.direct(mode, clients)?;
-            for number in 0..options.pairs {
-                let what = format!("{mode}, {clients} client(s), pair {} of {}", number + 1, options.pairs);
-                case.pairs.push(shell::stage(&what, || bench.pair(mode, clients, number % 2 == 1))?);
-            }
-            cases.push(case);
+    for (versus, mode, clients) in CASES {
+        let name = format!("{versus}, {mode}, {clients}");
+        if options.only.as_ref().is_some_and(|only| !name.contains(only)) {
+            continue;
         }
+        let mut case = Case { mode, clients, versus, pairs: Vec::new() };
+        // Caches, the server's and the processor's, are warm before the first figure counts.
+        bench.direct(mode, clients)?;
+        for number in 0..options.pairs {
+            let what =
+                format!("{versus}, {mode}, {clients} client(s), pair {} of {}", number + 1, options.pairs);
+            case.pairs.push(shell::stage(&what, || bench.pair(versus, mode, clients, number % 2 == 1))?);
+        }
+        cases.push(case);
     }
     let about = format!(
         "{}, pgbench -S, scale {}, {} s a round",
@@ -83,24 +90,35 @@ struct Bench {
 }
 
 impl Bench {
-    /// One direct and one captured round.
-    fn pair(&self, mode: Mode, clients: u32, captured_first: bool) -> Result<Pair> {
+    /// A round to compare with, and one to compare.
+    fn pair(&self, versus: Versus, mode: Mode, clients: u32, captured_first: bool) -> Result<Pair> {
+        let before = || match versus {
+            Versus::Captured => self.direct(mode, clients),
+            Versus::Bystanding | Versus::Held => Ok(self.captured(mode, clients, None)?.captured),
+        };
+        let rules = match versus {
+            Versus::Captured => None,
+            Versus::Bystanding => Some(format!("match = 'session.user == \"another\"'\n{RULE}")),
+            Versus::Held => Some(RULE.to_owned()),
+        };
         if captured_first {
-            let mut pair = self.captured(mode, clients)?;
-            pair.direct = self.direct(mode, clients)?;
+            let mut pair = self.captured(mode, clients, rules.as_deref())?;
+            pair.direct = before()?;
             return Ok(pair);
         }
-        let direct = self.direct(mode, clients)?;
-        Ok(Pair { direct, ..self.captured(mode, clients)? })
+        let direct = before()?;
+        Ok(Pair { direct, ..self.captured(mode, clients, rules.as_deref())? })
     }
 
     fn direct(&self, mode: Mode, clients: u32) -> Result<Round> {
         pgbench::run(&self.server, mode, clients, self.seconds)
     }
 
-    fn captured(&self, mode: Mode, clients: u32) -> Result<Pair> {
+    fn captured(&self, mode: Mode, clients: u32, rule: Option<&str>) -> Result<Pair> {
         let folder = tempfile::Builder::new().prefix("capture-bench-").tempdir()?;
-        let agent = Agent::start(&self.program, folder.path(), self.server.port())?;
+        let config = folder.path().join("capture.toml");
+        std::fs::write(&config, rule.map_or_else(String::new, |rule| format!("[[guardrail]]\n{rule}")))?;
+        let agent = Agent::start_with(&self.program, folder.path(), self.server.port(), Some(&config))?;
         let before = agent.usage()?;
         let captured = self.direct(mode, clients)?;
         // The last batch is still on its way; its cost belongs to the round.
@@ -130,6 +148,21 @@ fn ticks_per_second() -> Result<u64> {
     let text = shell::read(Command::new("getconf").arg("CLK_TCK"))?;
     text.trim().parse().with_context(|| format!("getconf printed {text}"))
 }
+
+/// What is compared, how pgbench speaks, and with how many clients.
+const CASES: [(Versus, Mode, u32); 8] = [
+    (Versus::Captured, Mode::Prepared, 1),
+    (Versus::Captured, Mode::Prepared, 8),
+    (Versus::Captured, Mode::Simple, 1),
+    (Versus::Captured, Mode::Simple, 8),
+    (Versus::Captured, Mode::TlsPrepared, 8),
+    (Versus::Bystanding, Mode::Prepared, 8),
+    (Versus::Held, Mode::Prepared, 1),
+    (Versus::Held, Mode::Prepared, 8),
+];
+
+/// Lets everything pass that pgbench sends.
+const RULE: &str = "name = 'no-drop'\nwhen = '\"drop\" in stmt.kinds'\naction = 'block'\n";
 
 const SETTLE: Duration = Duration::from_millis(300);
 

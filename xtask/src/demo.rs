@@ -161,7 +161,7 @@ fn parquet_files(data_dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-const TABLES: [&str; 4] = ["sessions", "statements", "results", "gaps"];
+const TABLES: [&str; 5] = ["sessions", "statements", "results", "gaps", "decisions"];
 
 const SHOP: &str = include_str!("demo/shop.sql");
 const CLIENTS: &str = include_str!("demo/clients.py");

@@ -11,6 +11,7 @@ mod bench;
 mod build;
 mod ci;
 mod demo;
+mod kernels;
 mod postgres;
 mod setup;
 mod shell;
@@ -43,6 +44,8 @@ enum Verb {
     Test,
     /// Measure what capturing costs, with pgbench
     Bench(bench::Options),
+    /// Run the core of the tests on Debian's own kernels, in an emulated machine
+    Kernels(kernels::Options),
     /// Check the source rules
     Tidy,
     /// `test`, and what takes longer: dependencies' licenses and sources, fuzzing
@@ -67,6 +70,7 @@ fn perform(verb: Verb) -> anyhow::Result<()> {
         Verb::Demo(options) => demo::run(&options),
         Verb::Test => test::run(),
         Verb::Bench(options) => bench::run(&options),
+        Verb::Kernels(options) => kernels::run(&options),
         Verb::Tidy => tidy::run(),
         Verb::Ci => ci::run(),
     }

@@ -26,6 +26,43 @@ impl Server {
     ///
     /// If the server does not come up; then with the end of its log.
     pub(crate) fn start(settings: &[&str]) -> Result<Self> {
+        Self::start_in(settings, |_| Ok(Vec::new()))
+    }
+
+    /// The same, with a certificate of its own: clients may encrypt.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`]; or openssl fails.
+    pub(crate) fn start_with_tls(settings: &[&str]) -> Result<Self> {
+        Self::start_in(settings, |folder| {
+            let (key, certificate) = (folder.join("server.key"), folder.join("server.crt"));
+            let mut openssl = Command::new("openssl");
+            openssl.args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+            ]);
+            openssl.args(["-days", "2", "-subj", "/CN=localhost", "-keyout"]).arg(&key).arg("-out");
+            shell::read(openssl.arg(&certificate))?;
+            // openssl lets nobody but the owner read the key, as the server wants it.
+            let account = Account::find()?;
+            std::os::unix::fs::chown(&key, Some(account.uid), Some(account.gid))?;
+            let setting = |name, path: &Path| format!("{name}={}", path.display());
+            Ok(vec![
+                "ssl=on".to_owned(),
+                setting("ssl_key_file", &key),
+                setting("ssl_cert_file", &certificate),
+            ])
+        })
+    }
+
+    /// `prepare` makes what the server needs in its folder, and yields further settings.
+    fn start_in(settings: &[&str], prepare: impl FnOnce(&Path) -> Result<Vec<String>>) -> Result<Self> {
         let bin = bin_dir()?;
         let account = Account::find()?;
         let folder = tempfile::Builder::new().prefix("capture-postgres-").tempdir()?;
@@ -48,6 +85,9 @@ impl Server {
         postgres.arg("-D").arg(&data).current_dir(folder.path());
         postgres.args(["-c", &format!("port={port}"), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]);
         postgres.arg("-c").arg(format!("unix_socket_directories={}", folder.path().display()));
+        for setting in prepare(folder.path())? {
+            postgres.args(["-c", &setting]);
+        }
         for setting in settings {
             postgres.args(["-c", setting]);
         }

@@ -30,6 +30,8 @@ pub(crate) enum For {
     Demo,
     /// Run the tests: more drivers, servers of every version, lints.
     Test,
+    /// Boot other kernels in an emulated machine, and run tests there.
+    Kernels,
     /// Run what CI runs: dependency checks, fuzzing.
     All,
 }

@@ -31,6 +31,7 @@ pub(crate) fn run() -> Result<()> {
             .args(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
+    let other = build::other_agent()?;
     let agent = build::agent()?;
     let mut tally = Tally::default();
     tally.run("unit tests", shell::cargo().args(["test", "--locked", "--no-fail-fast"]))?;
@@ -38,7 +39,8 @@ pub(crate) fn run() -> Result<()> {
         "end-to-end tests: real servers, real clients, real kernel",
         shell::cargo()
             .args(["test", "--locked", "--no-fail-fast", "-p", "tests"])
-            .env("CAPTURE_AGENT", agent),
+            .env("CAPTURE_AGENT", agent)
+            .env("CAPTURE_OTHER_AGENT", other),
     )?;
     println!(
         "{} passed, {} failed, {} ignored in {}",

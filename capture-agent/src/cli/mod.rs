@@ -4,15 +4,21 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+mod approvals;
+mod check;
 mod print;
 mod sessions;
 mod show;
+mod verify;
 mod when;
 
+use approvals::ApprovalsArgs;
+use check::CheckArgs;
 use sessions::SessionsArgs;
 use show::ShowArgs;
+use verify::VerifyArgs;
 
 use crate::config::Config;
 use crate::probes::{Selector, SocketHooks, TlsSource};
@@ -20,7 +26,7 @@ use crate::telemetry;
 
 /// Records every session that clients hold with a PostgreSQL server, from inside the kernel.
 #[derive(Debug, Parser)]
-#[command(name = "capture-agent", version, after_help = EXIT_CODES, max_term_width = 110)]
+#[command(name = "capture-agent", after_help = EXIT_CODES, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -37,18 +43,24 @@ enum Command {
     /// Remove what an agent left in the kernel: hooks that capture for the next one
     #[command(after_help = DETACH_HELP)]
     Detach(DetachArgs),
-    /// Check a configuration file
-    #[command(after_help = CHECK_HELP)]
-    Check {
-        /// The file
-        file: PathBuf,
-    },
+    /// Watch over stopped backends, read their memory and look at servers for the agent (started by `run` where it is needed)
+    #[command(after_help = SHIM_HELP)]
+    Shim(Place),
+    /// Check a configuration file, and say what its rules would do
+    #[command(after_help = check::HELP)]
+    Check(CheckArgs),
+    /// List the statements that wait for approval, approve or deny them
+    #[command(after_help = approvals::HELP)]
+    Approvals(ApprovalsArgs),
     /// List recorded sessions
     #[command(after_help = sessions::HELP)]
     Sessions(SessionsArgs),
     /// Show what was said in one session
     #[command(after_help = show::HELP)]
     Show(ShowArgs),
+    /// Prove that the record is what was recorded: compare it with its signed seals, offline
+    #[command(after_help = verify::HELP)]
+    Verify(VerifyArgs),
 }
 
 /// Where the configuration and the record are.
@@ -91,6 +103,8 @@ struct DetachArgs {
 
 #[derive(Debug, Args)]
 struct DoctorArgs {
+    #[command(flatten)]
+    place: Place,
     /// Look for this server only: `auto` for all, a port in any network namespace, or a process id (repeatable)
     #[arg(long, value_name = "auto|PORT|PID", default_value = "auto")]
     server: Vec<Selector>,
@@ -104,6 +118,8 @@ struct DoctorArgs {
 pub struct RunOptions {
     /// The configuration, with the command line's changes.
     pub config: Config,
+    /// The file that it came from, if any.
+    pub config_file: Option<PathBuf>,
     /// The servers to record; all if one of them is [`Selector::Auto`].
     pub servers: Vec<Selector>,
     /// The hooks to use; the cheapest that load if none.
@@ -130,13 +146,16 @@ pub struct Agent {
     pub run: fn(RunOptions) -> anyhow::Result<ExitCode>,
     /// `capture-agent detach`.
     pub detach: fn(&DetachOptions) -> anyhow::Result<ExitCode>,
+    /// `capture-agent shim`.
+    pub shim: fn(&Config) -> anyhow::Result<ExitCode>,
     /// `capture-agent doctor`, for these servers, as JSON or for people.
-    pub doctor: fn(&[Selector], bool) -> anyhow::Result<ExitCode>,
+    pub doctor: fn(&Config, &[Selector], bool) -> anyhow::Result<ExitCode>,
 }
 
 /// Runs the command of this process's arguments.
 pub fn main(agent: Agent) -> ExitCode {
-    let cli = Cli::parse();
+    let command = Cli::command().version(telemetry::version());
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     telemetry::init_logging();
     execute(cli.command, agent).unwrap_or_else(|error| {
         if print::is_broken_pipe(&error) {
@@ -151,6 +170,7 @@ fn execute(command: Command, agent: Agent) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => (agent.run)(RunOptions {
             config: args.place.config()?,
+            config_file: args.place.config,
             servers: args.server,
             hooks: args.hooks,
             tls: args.tls,
@@ -159,14 +179,13 @@ fn execute(command: Command, agent: Agent) -> anyhow::Result<ExitCode> {
         Command::Detach(args) => {
             (agent.detach)(&DetachOptions { config: args.place.config()?, all: args.all })
         }
-        Command::Doctor(args) => (agent.doctor)(&args.server, args.json),
-        Command::Check { file } => {
-            Config::load(&file)?;
-            writeln!(std::io::stdout(), "{}: ok", file.display())?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Shim(place) => (agent.shim)(&place.config()?),
+        Command::Doctor(args) => (agent.doctor)(&args.place.config()?, &args.server, args.json),
+        Command::Check(args) => check::check(&args, &mut stdout()),
+        Command::Approvals(args) => approvals::approvals(args, &mut stdout()),
         Command::Sessions(args) => sessions::sessions(args, &mut stdout()),
         Command::Show(args) => show::show(&args, &mut stdout()),
+        Command::Verify(args) => verify::verify(&args, &mut stdout()),
     }
 }
 
@@ -190,7 +209,8 @@ impl Place {
 /// Exit code of `show`: there is no such session, or there are several.
 const NOT_FOUND: u8 = 3;
 
-const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such session.";
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 wrong usage, 3 no such session or
+request for approval, 4 not allowed.";
 
 const RUN_HELP: &str = "\
 Example: record the server on port 5432 into /data/capture
@@ -206,6 +226,8 @@ const DOCTOR_HELP: &str = "\
 Example:
   capture-agent doctor
 
+With --config, it also looks for the shim that runs beside this agent.
+
 Exit codes: 0 this host is ready, 1 something that capture needs is missing,
 2 wrong usage.";
 
@@ -220,17 +242,19 @@ the servers go on, unrecorded.
 Exit codes: 0 nothing is left, 1 failure, or an agent still runs,
 2 wrong usage.";
 
-const CHECK_HELP: &str = "\
-Example:
-  capture-agent check /etc/capture/capture.toml
+const SHIM_HELP: &str = "\
+Example: beside an agent that runs with `shim.start = false`
+  capture-agent shim --data-dir /data/capture
 
-Exit codes: 0 the file is valid, 1 it is not (file, line and what was expected
-are printed), 2 wrong usage.";
+Serves one agent's data directory: such an agent gives up CAP_SYS_PTRACE, and this
+looks at servers in its place. When that agent is dead, a backend that it
+had stopped goes on or ends at its deadline, as its rule says. Ends by itself
+when the agent has detached.
+
+Exit codes: 0 the agent has detached, 1 failure, 2 wrong usage.";
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

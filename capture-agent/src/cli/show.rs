@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::print::{brief, duration, safe, table, time};
 use super::sessions::{client, print as print_sessions};
 use super::{NOT_FOUND, Place};
-use crate::read::{self, Found, Gap, Item, SessionRow, Statement};
+use crate::read::{self, Decision, Found, Gap, Item, SessionRow, Statement};
 use crate::session::Micros;
 
 /// What `show` was asked for.
@@ -22,7 +22,7 @@ pub(super) struct ShowArgs {
     /// Show the rows that statements returned
     #[arg(long)]
     results: bool,
-    /// Print one JSON object per line: the session, then each statement and gap, told apart by `type`
+    /// Print one JSON object per line: the session, then each statement, gap and decision, told apart by `type`
     #[arg(long)]
     json: bool,
 }
@@ -59,6 +59,7 @@ pub(super) fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<Exit
             match item? {
                 Item::Statement(statement) => write_object("statement", with_results(*statement), out)?,
                 Item::Gap(gap) => write_object("gap", gap.json, out)?,
+                Item::Decision(decision) => write_object("decision", decision.json, out)?,
             }
         }
     } else {
@@ -67,6 +68,7 @@ pub(super) fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<Exit
             match item? {
                 Item::Statement(statement) => print_statement(&session, &statement, out)?,
                 Item::Gap(gap) => print_gap(&session, &gap, out)?,
+                Item::Decision(decision) => print_decision(&session, &decision, out)?,
             }
         }
     }
@@ -134,7 +136,7 @@ fn print_header(session: &SessionRow, out: &mut impl Write) -> anyhow::Result<()
             "partial      the session was open before the agent: its beginning is not in the record"
         )?;
     }
-    if session.tls == Some(true) {
+    if session.tls == Some(true) || session.gss_encrypted == Some(true) {
         writeln!(out, "encrypted    {}", encryption(session))?;
     }
     if let Some(error) = &session.protocol_error {
@@ -154,6 +156,7 @@ fn pod(session: &SessionRow) -> String {
 /// How the session was encrypted, and whether it could be read all the same.
 fn encryption(session: &SessionRow) -> String {
     let with = match (&session.tls_version, &session.tls_cipher) {
+        _ if session.gss_encrypted == Some(true) => "GSSAPI".to_owned(),
         (Some(version), Some(cipher)) => format!("{}, {}", brief(version, 40), brief(cipher, 80)),
         _ => "version and cipher not seen".to_owned(),
     };
@@ -184,6 +187,13 @@ fn print_statement(session: &SessionRow, statement: &Statement, out: &mut impl W
         (Some(tag), _) => write!(out, "  {}", brief(tag, 60))?,
         (None, Some(rows)) => write!(out, "  {rows} rows")?,
         (None, None) => {}
+    }
+    if let Some(verdict) = statement.verdict.as_deref().filter(|verdict| *verdict != "none") {
+        write!(out, "  [{}", brief(verdict, 40))?;
+        if let Some(guardrail) = &statement.guardrail {
+            write!(out, " by {}", brief(guardrail, 70))?;
+        }
+        write!(out, "]")?;
     }
     if !statement.complete {
         write!(out, "  [incomplete: a gap touched it]")?;
@@ -262,6 +272,39 @@ fn print_gap(session: &SessionRow, gap: &Gap, out: &mut impl Write) -> anyhow::R
         )?,
     }
     writeln!(out, " ({})", text(&gap.reason))?;
+    Ok(())
+}
+
+fn print_decision(session: &SessionRow, decision: &Decision, out: &mut impl Write) -> anyhow::Result<()> {
+    let text = |text: &Option<String>, most| brief(text.as_deref().unwrap_or("-"), most);
+    write!(out, "\n!!  {}  ", offset(session, decision.at))?;
+    match (&decision.guardrail, &decision.verdict) {
+        (Some(guardrail), verdict) => write!(
+            out,
+            "{} by guardrail {} ({}): {}",
+            text(verdict, 40),
+            brief(guardrail, 70),
+            text(&decision.action, 40),
+            text(&decision.reason, VALUE)
+        )?,
+        (None, Some(verdict)) => write!(out, "{}: {}", brief(verdict, 40), text(&decision.reason, VALUE))?,
+        (None, None) => write!(out, "{}: {}", text(&decision.kind, 40), text(&decision.reason, VALUE))?,
+    }
+    if let Some(seq) = decision.seq {
+        write!(out, ", statement #{seq}")?;
+    }
+    write!(out, ", decided by {}", text(&decision.decided_by, 100))?;
+    if let Some(held) = decision.held_us {
+        write!(out, ", held {}", duration(held))?;
+    }
+    writeln!(out)?;
+    if let Some(message) = &decision.message {
+        writeln!(out, "    {}", brief(message, VALUE))?;
+    }
+    // Otherwise it stands with the statement.
+    if let Some(sql) = decision.sql.as_ref().filter(|_| decision.seq.is_none()) {
+        writeln!(out, "    {}", brief(sql, VALUE))?;
+    }
     Ok(())
 }
 

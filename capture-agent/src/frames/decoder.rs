@@ -175,6 +175,15 @@ impl Decoder {
         }
     }
 
+    /// Position where the next message begins, as far as it can be told: behind the one that is being gathered if its
+    /// header is complete, else where that one begins.
+    pub fn next_frame(&self) -> u64 {
+        match self.partial {
+            Some(partial) => partial.offset.saturating_add(partial.wire),
+            None => self.frame_start(),
+        }
+    }
+
     /// Bytes that the decoder holds for a message that did not come in one piece.
     pub fn held(&self) -> usize {
         self.buffer.capacity()

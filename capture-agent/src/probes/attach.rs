@@ -4,8 +4,9 @@ use aya::programs::links::FdLink;
 use aya::programs::{BtfTracePoint, FExit, ProgramError, TracePoint};
 use aya::{Btf, Ebpf};
 
+use super::error::LoadError;
 use super::hooks::{HookProgram, LIFECYCLE, Plan, SocketHooks};
-use super::kernel::{LoadError, chain};
+use super::kernel::chain;
 
 /// What is attached. Each link is detached when it is dropped and has no pin.
 #[derive(Debug, Default)]
@@ -77,7 +78,11 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, hook: HookProgram, links: &mut Links) -> R
     match attached {
         Ok(Some(link)) => links.links.push((hook.pin_name(), link)),
         Ok(None) => links.bound = true,
-        Err(error) => return Err(LoadError::Hook { hook: hook.to_string(), reason: chain(&error) }),
+        Err(error) => {
+            // With all that the verifier says, which can be thousands of lines.
+            tracing::debug!(%hook, "refused: {error}: {}", std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default());
+            return Err(LoadError::Hook { hook: hook.to_string(), reason: chain(&error) });
+        }
     }
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! Finds the client sessions that a server holds already.
 
 use std::cell::LazyCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 
-use capture_common::{OpenInfo, ROLE_BACKEND, STATE_FOUND, SessionKey, Tracked};
+use capture_common::{OpenInfo, ROLE_BACKEND, STATE_FOUND, SessionKey, Tracked, WALK_ASTRAY, Walk};
 
+use super::access::Access;
 use super::processes;
 use super::servers::Server;
 
@@ -26,23 +27,39 @@ pub struct OpenBackend {
 
 impl OpenBackend {
     pub(super) fn entry(&self, session: SessionKey) -> Tracked {
-        Tracked { role: ROLE_BACKEND, state: STATE_FOUND, session, open: self.info, ..Tracked::default() }
+        // Where a message of its client's begins is not known.
+        let walk = Walk { state: WALK_ASTRAY, ..Walk::default() };
+        Tracked {
+            role: ROLE_BACKEND,
+            state: STATE_FOUND,
+            session,
+            open: self.info,
+            walk,
+            ..Tracked::default()
+        }
     }
 }
 
 /// The server's children that hold a client's connection, except those that `known` says are known.
-pub fn open_backends(server: &Server, mut known: impl FnMut(u32) -> bool) -> Vec<OpenBackend> {
+pub fn open_backends(
+    server: &Server,
+    access: &dyn Access,
+    mut known: impl FnMut(u32) -> bool,
+) -> Vec<OpenBackend> {
     let Some(port) = server.port else { return Vec::new() };
+    let children = processes::children(server.postmaster);
+    // Whoever is among the children has its connection already, and all have the server's network.
+    let connections = LazyCell::new(|| Connections::of(server.postmaster, port));
     // Both ends of a connection over a Unix socket belong to the network namespace of the client, which may be
     // another than the server's (`unix_stream_connect` in `net/unix/af_unix.c`). Looked at only if needed.
     let elsewhere = LazyCell::new(|| {
         let tables = processes::one_of_each_network().into_iter().map(unix_table);
         tables.flat_map(|table| unix_connections(&table, port).collect::<Vec<_>>()).collect()
     });
-    processes::children(server.postmaster)
+    children
         .into_iter()
         .filter(|child| !known(*child))
-        .filter_map(|child| open_backend(server.postmaster, port, child, &elsewhere))
+        .filter_map(|child| open_backend(server.postmaster, child, access, &connections, &elsewhere))
         .collect()
 }
 
@@ -61,16 +78,26 @@ fn title_waits(title: &str) -> bool {
 
 fn open_backend(
     postmaster: u32,
-    port: u16,
     tgid: u32,
+    access: &dyn Access,
+    connections: &impl Deref<Target = Connections>,
     elsewhere: &impl Deref<Target = HashSet<u64>>,
 ) -> Option<OpenBackend> {
+    let sockets = access.sockets(tgid);
+    // The server's own workers have none. They are met again with each look, and the tables take milliseconds to read: the
+    // kernel walks through all it has room for.
+    if sockets.is_empty() {
+        return None;
+    }
     let title = processes::command_line(tgid).unwrap_or_default();
-    let (fd, peer) = client_socket(tgid, port, title.contains(" [local] "), elsewhere)?;
+    let (fd, peer) = client_socket(&sockets, title.contains(" [local] "), connections, elsewhere)?;
     let own_pid = processes::own_pid(tgid).unwrap_or(0);
     let mut info = OpenInfo { postmaster, fd, own_pid, ..OpenInfo::default() };
     match peer {
-        Peer::Unix => info.family = libc::AF_UNIX as u16,
+        Peer::Unix => {
+            info.family = libc::AF_UNIX as u16;
+            info.peer_pid = access.unix_peer(tgid, fd).unwrap_or(0);
+        }
         Peer::Tcp(IpAddr::V4(addr), port) => {
             info.family = libc::AF_INET as u16;
             info.port = port.to_be();
@@ -92,33 +119,43 @@ enum Peer {
     Tcp(IpAddr, u16),
 }
 
-/// The descriptor whose local end is the server's own address: other sockets of a backend (postgres_fdw,
-/// dblink, name service) are connected the other way round. `elsewhere` are the Unix sockets of all network
-/// namespaces, for a `local` client that is not found in the server's own.
-fn client_socket(
-    tgid: u32,
-    port: u16,
-    local: bool,
-    elsewhere: &impl Deref<Target = HashSet<u64>>,
-) -> Option<(u32, Peer)> {
-    let sockets = processes::sockets(tgid);
-    let read = |table| fs::read_to_string(processes::proc(tgid, table)).unwrap_or_default();
-    let find = |inode: u64| sockets.iter().find(|(_, of)| *of == inode).map(|(fd, _)| *fd);
-    for table in ["net/tcp", "net/tcp6"] {
-        for line in read(table).lines().skip(1) {
-            if let Some((inode, peer)) = tcp_connection(line, port)
-                && let Some(fd) = find(inode)
-            {
-                return Some((fd, peer));
-            }
+/// The connections to a server, server's end, by the inodes of their sockets.
+struct Connections {
+    tcp: HashMap<u64, Peer>,
+    unix: HashSet<u64>,
+}
+
+impl Connections {
+    /// Those in the network namespace of the process `pid`, to `port`.
+    fn of(pid: u32, port: u16) -> Self {
+        let read = |table| fs::read_to_string(processes::proc(pid, table)).unwrap_or_default();
+        let tables = ["net/tcp", "net/tcp6"].map(read);
+        let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+        Self {
+            tcp: lines.filter_map(|line| tcp_connection(line, port)).collect(),
+            unix: unix_connections(&unix_table(pid), port).collect(),
         }
     }
-    let own = unix_connections(&unix_table(tgid), port).find_map(find);
-    own.or_else(|| {
-        let found = sockets.iter().find(|(_, inode)| local && elsewhere.contains(inode));
-        found.map(|(fd, _)| *fd)
-    })
-    .map(|fd| (fd, Peer::Unix))
+}
+
+/// Of a backend's sockets, with their inodes, the one whose local end is the server's own address: others (postgres_fdw,
+/// dblink, name service) are connected the other way round. `elsewhere` are the Unix sockets of all network namespaces, for
+/// a `local` client that is not found in the server's own.
+fn client_socket(
+    sockets: &[(u32, u64)],
+    local: bool,
+    connections: &Connections,
+    elsewhere: &impl Deref<Target = HashSet<u64>>,
+) -> Option<(u32, Peer)> {
+    let unix = |among: &HashSet<u64>| {
+        let found = sockets.iter().find(|(_, inode)| among.contains(inode));
+        found.map(|(fd, _)| (*fd, Peer::Unix))
+    };
+    sockets
+        .iter()
+        .find_map(|(fd, inode)| Some((*fd, *connections.tcp.get(inode)?)))
+        .or_else(|| unix(&connections.unix))
+        .or_else(|| local.then(|| unix(elsewhere)).flatten())
 }
 
 /// The Unix sockets of a process's network namespace.

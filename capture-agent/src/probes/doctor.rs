@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::access::{Access, OwnRights};
 use super::btf::KernelTypes;
 use super::hooks::SocketHooks;
 use super::kernel::{Kernel, chain};
@@ -33,13 +34,17 @@ pub enum Verdict {
     Fail,
 }
 
-/// Checks everything. Loads the hooks for a moment to see which ones this kernel takes.
-pub fn examine(selectors: &[Selector]) -> Vec<Check> {
-    let mut checks = vec![kernel(), types(), rights(), lockdown(), pid_namespace(), tracefs()];
+/// Checks everything. Loads the hooks for a moment to see which ones this kernel takes. `shim` looks at other processes,
+/// if one does for the agent.
+pub fn examine(selectors: &[Selector], shim: Option<&dyn Access>) -> Vec<Check> {
+    let beside = shim.is_some();
+    let mut checks = vec![kernel(), types(), rights(beside), lockdown(), pid_namespace(), tracefs(), pins()];
     checks.extend(hooks());
-    let servers = selected(selectors);
-    checks.push(found(&servers));
-    checks.extend(servers.iter().map(encryption));
+    let access = shim.unwrap_or(&OwnRights);
+    let all = find_servers(access).unwrap_or_default();
+    let servers = selected(selectors, &all);
+    checks.push(found(&servers, all.len()));
+    checks.extend(servers.iter().map(|server| encryption(server, access)));
     checks
 }
 
@@ -77,27 +82,38 @@ fn types() -> Check {
     }
 }
 
-fn rights() -> Check {
+/// `beside`: whether a shim looks at other processes for the agent.
+fn rights(beside: bool) -> Check {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(0);
-    let missing: Vec<&str> =
-        NEEDED.iter().filter(|(_, bit)| effective & (1 << bit) == 0).map(|(name, _)| *name).collect();
     // CAP_SYS_ADMIN covers CAP_BPF and CAP_PERFMON.
-    let admin = effective & (1 << CAP_SYS_ADMIN) != 0;
-    if missing.is_empty() || (admin && missing.iter().all(|name| matches!(*name, "CAP_BPF" | "CAP_PERFMON")))
-    {
-        return ok("rights", "the capabilities that are needed are there".into());
+    let admin = if admin_is_there(effective) { LOAD } else { &[] };
+    let look = if beside { &[] } else { LOOK };
+    let missing: Vec<&str> = [LOAD, look]
+        .concat()
+        .into_iter()
+        .filter(|right| effective & (1 << right.1) == 0 && !admin.contains(right))
+        .map(|(name, _)| name)
+        .collect();
+    if !missing.is_empty() {
+        return fail(
+            "rights",
+            format!("{} missing", missing.join(", ")),
+            "run as root, or grant CAP_BPF and CAP_PERFMON, and CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH too unless \
+             `capture-agent shim` runs beside the agent (in Kubernetes: a privileged DaemonSet)",
+        );
     }
-    fail(
-        "rights",
-        format!("{} missing", missing.join(", ")),
-        "run as root, or grant CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH (in Kubernetes: a \
-         privileged DaemonSet)",
-    )
+    let who =
+        if beside { "the shim looks at servers for the agent" } else { "the agent looks at servers itself" };
+    ok("rights", format!("the capabilities that are needed are there; {who}"))
+}
+
+fn admin_is_there(effective: u64) -> bool {
+    effective & (1 << CAP_SYS_ADMIN) != 0
 }
 
 fn lockdown() -> Check {
@@ -178,19 +194,30 @@ fn probes(kernel: &Kernel) -> Check {
         Some(reason) => note(
             "TLS probes",
             format!("encrypted sessions are not read: {reason}"),
-            "boot Linux 5.15 or later: probes of older ones carry nothing that tells where the plaintext stands",
+            "grant CAP_PERFMON and CAP_SYS_ADMIN; else please report it with the output of `capture-agent doctor --json`",
         ),
     }
 }
 
-fn selected(selectors: &[Selector]) -> Vec<Server> {
-    find_servers()
-        .into_iter()
-        .filter(|server| selectors.is_empty() || selectors.iter().any(|selector| selector.selects(server)))
-        .collect()
+/// Whether what is attached can outlive the agent.
+fn pins() -> Check {
+    if aya::features().bpf_perf_link() {
+        return ok("pins", "hooks and probes can be pinned: an agent that dies is no break".into());
+    }
+    note(
+        "pins",
+        "probes cannot be pinned: capture ends with the agent".into(),
+        "boot Linux 5.15 or later, if an agent that dies must not be a break; see docs/errors.md#not-pinned",
+    )
 }
 
-fn found(servers: &[Server]) -> Check {
+fn selected(selectors: &[Selector], among: &[Server]) -> Vec<Server> {
+    let is_meant =
+        |server: &&Server| selectors.is_empty() || selectors.iter().any(|selector| selector.selects(server));
+    among.iter().filter(is_meant).cloned().collect()
+}
+
+fn found(servers: &[Server], among: usize) -> Check {
     let listed: Vec<String> = servers
         .iter()
         .map(|server| {
@@ -204,7 +231,7 @@ fn found(servers: &[Server]) -> Check {
     if listed.is_empty() {
         return note(
             "servers",
-            format!("none selected, {} found", find_servers().len()),
+            format!("none selected, {among} found"),
             "nothing to do: a server that starts later is found by itself; if one runs now, check --server and the \
              PID namespace",
         );
@@ -213,8 +240,8 @@ fn found(servers: &[Server]) -> Check {
 }
 
 /// Where the server's encrypted sessions would be read.
-fn encryption(server: &Server) -> Check {
-    match TlsPlan::of(server.postmaster, None) {
+fn encryption(server: &Server, access: &dyn Access) -> Check {
+    match TlsPlan::of(server.postmaster, None, access) {
         Ok(plan) if plan.is_cheap() => ok("TLS", format!("{}: {plan}", port(server))),
         Ok(plan) => note(
             "TLS",
@@ -253,5 +280,7 @@ const INITIAL_PID_NAMESPACE: &str = "4026531836";
 const PROBE_RING: u32 = 1024 * 1024;
 /// `include/uapi/linux/capability.h`
 const CAP_SYS_ADMIN: u32 = 21;
-const NEEDED: &[(&str, u32)] =
-    &[("CAP_BPF", 39), ("CAP_PERFMON", 38), ("CAP_SYS_PTRACE", 19), ("CAP_DAC_READ_SEARCH", 2)];
+/// What it takes to load and attach.
+const LOAD: &[(&str, u32)] = &[("CAP_BPF", 39), ("CAP_PERFMON", 38)];
+/// What it takes to look at servers.
+const LOOK: &[(&str, u32)] = &[("CAP_SYS_PTRACE", 19), ("CAP_DAC_READ_SEARCH", 2)];

@@ -1,8 +1,9 @@
 //! What the kernel side reports, read from the ring's bytes.
 
 use capture_common::{
-    BACKEND, CloseInfo, EventHeader, FLAG_END_OF_CALL, FLAG_PLAINTEXT, FLAG_SEALED, KIND_CLOSE, KIND_DATA,
-    KIND_EXEC, KIND_OPEN, OpenInfo, SessionKey,
+    BACKEND, CloseInfo, EventHeader, FLAG_END_OF_CALL, FLAG_ENDED, FLAG_GSS, FLAG_HELD, FLAG_PLAINTEXT,
+    FLAG_SEALED, FLAG_UNHELD, HOLD_GSS, HOLD_PLAINTEXT, Hold, KIND_CLOSE, KIND_DATA, KIND_EXEC, KIND_OPEN,
+    OpenInfo, SessionKey,
 };
 
 /// One event. Times are nanoseconds of `CLOCK_MONOTONIC`.
@@ -33,6 +34,8 @@ pub enum Event<'a> {
         end_of_call: bool,
         /// In which form they were seen.
         form: Form,
+        /// Whether the backend was to be stopped when it had received them, to wait for a verdict.
+        stop: Stop,
         /// The bytes.
         bytes: &'a [u8],
     },
@@ -52,6 +55,30 @@ pub enum Event<'a> {
     },
 }
 
+/// Whether a backend was to be stopped, and was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It was to go on.
+    No,
+    /// It waits.
+    Held,
+    /// It goes on, since the kernel could not stop it.
+    Failed {
+        /// Whether its session was told to end: it runs nothing more then.
+        ended: bool,
+    },
+}
+
+impl Stop {
+    fn from_flags(flags: u32) -> Self {
+        match (flags & FLAG_HELD != 0, flags & FLAG_UNHELD != 0) {
+            (true, _) => Self::Held,
+            (false, true) => Self::Failed { ended: flags & FLAG_ENDED != 0 },
+            (false, false) => Self::No,
+        }
+    }
+}
+
 /// In which form bytes were seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -59,16 +86,28 @@ pub enum Form {
     Socket,
     /// The same, of a connection that is encrypted: they are not part of the session's streams.
     Sealed,
-    /// As the server took or gave them, on a connection that is encrypted.
-    Plaintext,
+    /// As the server took or gave them, on a connection that is encrypted: by GSSAPI, or by TLS.
+    Plaintext {
+        /// By GSSAPI.
+        gss: bool,
+    },
 }
 
 impl Form {
+    /// That of the bytes that a stopped backend waits with.
+    pub fn of_hold(hold: &Hold) -> Self {
+        if hold.flags & HOLD_PLAINTEXT != 0 {
+            Self::Plaintext { gss: hold.flags & HOLD_GSS != 0 }
+        } else {
+            Self::Socket
+        }
+    }
+
     fn from_flags(flags: u32) -> Self {
         if flags & FLAG_SEALED != 0 {
             Self::Sealed
         } else if flags & FLAG_PLAINTEXT != 0 {
-            Self::Plaintext
+            Self::Plaintext { gss: flags & FLAG_GSS != 0 }
         } else {
             Self::Socket
         }
@@ -92,12 +131,22 @@ impl<'a> Event<'a> {
                 loss: u32_at(header, 40)?,
                 end_of_call: u32_at(header, 44)? & FLAG_END_OF_CALL != 0,
                 form: Form::from_flags(u32_at(header, 44)?),
+                stop: Stop::from_flags(u32_at(header, 44)?),
                 bytes: payload,
             }),
             KIND_OPEN => Some(Self::Open { key, at, info: open_info(payload)? }),
             KIND_CLOSE => Some(Self::Close { key, at, info: close_info(payload)? }),
             KIND_EXEC => Some(Self::Exec { tgid: key.tgid }),
             _ => None,
+        }
+    }
+
+    /// Which process moved bytes, and since when it waits, stopped, for a verdict on them, if it does.
+    #[inline]
+    pub(super) fn heard_of(&self) -> (Option<u32>, Option<u64>) {
+        match self {
+            Self::Data { key, at, stop, .. } => (Some(key.tgid), (*stop == Stop::Held).then_some(*at)),
+            _ => (None, None),
         }
     }
 }
@@ -171,6 +220,7 @@ mod tests {
                 from_server: true,
                 offset: 44,
                 loss: 1,
+                stop: Stop::No,
                 end_of_call: true,
                 form: Form::Socket,
                 bytes: b"abc"

@@ -1,21 +1,21 @@
 //! Loads the eBPF object, attaches the cheapest hooks that this kernel takes, and speaks to its maps.
 
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use aya::{Btf, Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use capture_common::{ABI, Meta, ROLE_POSTMASTER, SessionKey, Tracked, counter};
-use thiserror::Error;
+use capture_common::{ABI, Meta, Orders, ROLE_POSTMASTER, SessionKey, Tracked, beat, counter};
 use tracing::{info, warn};
 
+use super::access::Access;
 use super::attach::{Links, attach_all};
 use super::backends::OpenBackend;
 use super::btf::{BtfError, KernelTypes};
+use super::error::LoadError;
 use super::hooks::{LIFECYCLE, Plan, SocketHooks};
 use super::pins::Pins;
 use super::processes::monotonic_now;
@@ -33,6 +33,10 @@ pub struct Kernel {
     uprobes: Uprobes,
     pins: Option<Pins>,
     tracked: HashMap<MapData, u32, Tracked>,
+    site_sets: HashMap<MapData, u32, u32>,
+    orders: HashMap<MapData, u32, Orders>,
+    defaults: Array<MapData, Orders>,
+    beats: Array<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     /// When it was loaded, in nanoseconds of `CLOCK_MONOTONIC`: no two kernel sides of a host share it.
@@ -56,40 +60,12 @@ pub struct Counters {
     pub lost_bytes: u64,
     /// Backends that could not be followed because the table of processes was full.
     pub untracked: u64,
-}
-
-/// Why the kernel side could not be loaded.
-#[derive(Debug, Error)]
-pub enum LoadError {
-    /// The kernel's type information is missing or lacks a field.
-    #[error(transparent)]
-    Types(#[from] BtfError),
-    /// aya could not read the kernel's type information.
-    #[error("cannot use the kernel's BTF: {0}")]
-    Btf(#[from] aya::BtfError),
-    /// The object or its maps were refused.
-    #[error("the kernel refused the eBPF object: {0}; `capture-agent doctor` says what is missing")]
-    Object(#[from] EbpfError),
-    /// A map is missing or of the wrong kind: the object and this program are not of the same build.
-    #[error("the eBPF object does not belong to this build: {0}")]
-    Mismatch(String),
-    /// A hook that every plan needs was refused.
-    #[error("the kernel refused the hook {hook}: {reason}")]
-    Hook {
-        /// The hook.
-        hook: String,
-        /// The kernel's reason.
-        reason: String,
-    },
-    /// No family of socket hooks loads.
-    #[error("no socket hook loads on this kernel: {}", list(.0))]
-    NoSocketHooks(Vec<(SocketHooks, String)>),
-    /// The ring could not be mapped.
-    #[error("the ring between kernel and agent cannot be mapped: {0}")]
-    Ring(io::Error),
-    /// A map could not be read or written.
-    #[error("an eBPF map could not be used: {0}")]
-    Map(#[from] MapError),
+    /// Backends that were stopped because the ring had no room for what must not be lost.
+    pub held: u64,
+    /// Backends that were stopped for a verdict.
+    pub guarded: u64,
+    /// Backends that should have been stopped and could not be.
+    pub unheld: u64,
 }
 
 impl Kernel {
@@ -129,12 +105,17 @@ impl Kernel {
         };
         let ring = MapData::from_pin(pins.map("RING"))?;
         let size = ring.info()?.max_entries();
-        let ring = Ring::new(ring, size, pinned_map(pins, "READER", Map::Array)?).map_err(LoadError::Ring)?;
+        let reader = MapData::from_pin(pins.map("READER"))?;
+        let ring = Ring::new(ring, size, reader).map_err(LoadError::Ring)?;
         let kernel = Self {
             object: None,
             links: Vec::new(),
             uprobes: Uprobes::adopt(pins),
             tracked: pinned_map(pins, "TRACKED", Map::HashMap)?,
+            site_sets: pinned_map(pins, "SITE_SETS", Map::HashMap)?,
+            orders: pinned_map(pins, "ORDERS", Map::HashMap)?,
+            defaults: pinned_map(pins, "DEFAULTS", Map::Array)?,
+            beats: pinned_map(pins, "BEATS", Map::Array)?,
             counters: pinned_map(pins, "COUNTERS", Map::PerCpuArray)?,
             logger: pinned_program(pins).and_then(|id| EbpfLogger::init_from_id(id).ok()),
             pins: Some(pins.clone()),
@@ -159,8 +140,9 @@ impl Kernel {
 
         let meta = Meta { abi: ABI, sockets: plan.sockets.number(), epoch: monotonic_now() };
         if let Some(pins) = &pins {
-            let pinned = if bound {
-                Err(anyhow!("this kernel cannot"))
+            // Sessions whose probes ended with the agent would go on without their plaintext.
+            let pinned = if bound || !aya::features().bpf_perf_link() {
+                Err(anyhow!("this kernel cannot pin probes; Linux 5.15 can"))
             } else {
                 pin(pins, &mut ebpf, &mut links, meta)
             };
@@ -179,6 +161,10 @@ impl Kernel {
             uprobes: Uprobes::load(&mut ebpf, pins.as_ref()),
             pins,
             tracked: HashMap::try_from(take(&mut ebpf, "TRACKED")?)?,
+            site_sets: HashMap::try_from(take(&mut ebpf, "SITE_SETS")?)?,
+            orders: HashMap::try_from(take(&mut ebpf, "ORDERS")?)?,
+            defaults: Array::try_from(take(&mut ebpf, "DEFAULTS")?)?,
+            beats: Array::try_from(take(&mut ebpf, "BEATS")?)?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?,
             logger: Some(logger),
             epoch: meta.epoch,
@@ -189,15 +175,16 @@ impl Kernel {
         let Map::RingBuf(ring) = take(&mut ebpf, "RING")? else {
             return Err(LoadError::Mismatch("`RING` is no ring".into()));
         };
-        let reader = Array::try_from(take(&mut ebpf, "READER")?)?;
+        let Map::Array(reader) = take(&mut ebpf, "READER")? else {
+            return Err(LoadError::Mismatch("`READER` is no array".into()));
+        };
         let ring = Ring::new(ring, ring_bytes, reader).map_err(LoadError::Ring)?;
         Ok((Self { object: Some(ebpf), ..kernel }, ring))
     }
 
-    /// Follows a postmaster: from now on each connection that it accepts is a session. `sites` is the set of probes
-    /// that read its encrypted sessions, 0 if there is none.
-    pub fn follow_postmaster(&mut self, tgid: u32, sites: u16) -> Result<(), MapError> {
-        let mut entry = Tracked { role: ROLE_POSTMASTER, sites: sites.into(), ..Tracked::default() };
+    /// Follows a postmaster: from now on each connection that it accepts is a session.
+    pub fn follow_postmaster(&mut self, tgid: u32) -> Result<(), MapError> {
+        let mut entry = Tracked { role: ROLE_POSTMASTER, ..Tracked::default() };
         entry.session.tgid = tgid;
         entry.open.postmaster = tgid;
         match self.tracked.insert(tgid, entry, BPF_NOEXIST) {
@@ -209,23 +196,76 @@ impl Kernel {
         }
     }
 
-    /// Follows a backend that was there before the hooks. Whether it was not followed already. `sites`: as
-    /// [`Kernel::follow_postmaster`].
+    /// The probes of this set read the encrypted sessions of the postmaster's backends.
+    pub fn set_site_set(&mut self, postmaster: u32, set: u16) -> Result<(), MapError> {
+        self.site_sets.insert(postmaster, u32::from(set), BPF_ANY)
+    }
+
+    /// A postmaster is gone.
+    pub fn forget_site_set(&mut self, postmaster: u32) {
+        // It may never have had any.
+        let _ = self.site_sets.remove(&postmaster);
+    }
+
+    /// What is wanted of this session.
+    pub fn set_orders(&mut self, session: SessionKey, orders: Orders) -> Result<(), MapError> {
+        self.orders.insert(session.tgid, Orders { born: session.born, ..orders }, BPF_ANY)
+    }
+
+    /// What is wanted of each session that has no orders of its own; and from now on none has.
+    pub fn set_default_orders(&mut self, orders: Orders) -> Result<(), MapError> {
+        self.defaults.set(0, orders, 0)?;
+        let given: Vec<u32> = self.orders.keys().filter_map(Result::ok).collect();
+        for tgid in given {
+            // The process may have ended since.
+            let _ = self.orders.remove(&tgid);
+        }
+        Ok(())
+    }
+
+    /// Shows the kernel side that this agent is alive.
+    pub fn beat(&mut self) {
+        // The only way to fail is an index out of bounds.
+        let _ = self.beats.set(beat::AGENT, monotonic_now(), 0);
+    }
+
+    /// Follows a backend that was there before the hooks. Whether it was not followed already.
     pub fn follow_backend(
         &mut self,
         backend: &OpenBackend,
-        sites: u16,
         born: u64,
     ) -> Result<Option<SessionKey>, MapError> {
         let session = SessionKey { born, tgid: backend.tgid, reserved: 0 };
-        let entry = Tracked { sites: sites.into(), ..backend.entry(session) };
-        match self.tracked.insert(backend.tgid, entry, BPF_NOEXIST) {
+        match self.tracked.insert(backend.tgid, backend.entry(session), BPF_NOEXIST) {
             Ok(()) => Ok(Some(session)),
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
                 Ok(None)
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Bytes that had passed over a TCP session's socket in each direction before it was followed; none if that cannot
+    /// be told.
+    pub fn moved_before(
+        &self,
+        backend: &OpenBackend,
+        session: SessionKey,
+        access: &dyn Access,
+    ) -> Option<[u64; 2]> {
+        let counted = || Some(self.tracked(backend.tgid).filter(|entry| entry.session == session)?.socket);
+        for _ in 0..SAMPLES {
+            let before = counted()?;
+            // Between two looks at a backend that sleeps nothing has moved unless one of the counts has.
+            if access.waits_for_events(backend.tgid)
+                && let Some(moved) = access.tcp_moved(backend.tgid, backend.info.fd)
+                && access.waits_for_events(backend.tgid)
+                && counted()? == before
+            {
+                return Some([moved[0].checked_sub(before[0])?, moved[1].checked_sub(before[1])?]);
+            }
+        }
+        None
     }
 
     /// What the kernel knows of a process that it follows.
@@ -246,14 +286,20 @@ impl Kernel {
 
     /// What the kernel side has counted.
     pub fn counters(&self) -> Result<Counters, MapError> {
-        let sum = |index: u32| -> Result<u64, MapError> { Ok(self.counters.get(&index, 0)?.iter().sum()) };
         Ok(Counters {
-            events: sum(counter::EVENTS)?,
-            bytes: sum(counter::BYTES)?,
-            lost_events: sum(counter::LOST_EVENTS)?,
-            lost_bytes: sum(counter::LOST_BYTES)?,
-            untracked: sum(counter::UNTRACKED)?,
+            events: self.sum(counter::EVENTS)?,
+            bytes: self.sum(counter::BYTES)?,
+            lost_events: self.sum(counter::LOST_EVENTS)?,
+            lost_bytes: self.sum(counter::LOST_BYTES)?,
+            untracked: self.sum(counter::UNTRACKED)?,
+            held: self.sum(counter::HELD)?,
+            guarded: self.sum(counter::GUARDED)?,
+            unheld: self.sum(counter::UNHELD)?,
         })
+    }
+
+    fn sum(&self, index: u32) -> Result<u64, MapError> {
+        Ok(self.counters.get(&index, 0)?.iter().sum())
     }
 
     /// Passes on what the kernel side has to say: rare, and never per event.
@@ -292,12 +338,31 @@ impl Kernel {
     pub fn detach(&mut self) {
         self.links.clear();
         self.uprobes.clear();
-        if let Some(pins) = self.pins.take()
-            && let Err(error) = pins.clear()
+        if let Some(pins) = &self.pins
+            && let Err(error) = pins.clear_hooks()
         {
             warn!(%error, folder = %pins.folder().display(), "the hooks are still attached: cannot remove their pins");
         }
         self.object = None;
+    }
+
+    /// Removes the names of the maps too: nothing is left when the agent ends.
+    pub fn unpin(&mut self) {
+        if let Some(pins) = self.pins.take()
+            && let Err(error) = pins.clear()
+        {
+            warn!(%error, folder = %pins.folder().display(), "cannot remove the pins");
+        }
+    }
+
+    /// How many backends the kernel side has stopped because the ring had no room for what must not be lost.
+    pub fn held(&self) -> u64 {
+        self.sum(counter::HELD).unwrap_or_default()
+    }
+
+    /// Where everything is pinned, if it is.
+    pub fn pins(&self) -> Option<&Pins> {
+        self.pins.as_ref()
     }
 
     /// Whether capture goes on in the kernel when the agent ends.
@@ -336,7 +401,11 @@ fn pin(pins: &Pins, ebpf: &mut Ebpf, links: &mut Vec<(String, FdLink)>, meta: Me
     Ok(())
 }
 
-fn pinned_map<T: TryFrom<Map>>(pins: &Pins, name: &str, kind: fn(MapData) -> Map) -> Result<T, LoadError> {
+pub(super) fn pinned_map<T: TryFrom<Map>>(
+    pins: &Pins,
+    name: &str,
+    kind: fn(MapData) -> Map,
+) -> Result<T, LoadError> {
     T::try_from(kind(MapData::from_pin(pins.map(name))?))
         .map_err(|_| LoadError::Mismatch(format!("map `{name}` is of another kind")))
 }
@@ -348,7 +417,7 @@ fn pinned_program(pins: &Pins) -> Option<u32> {
 }
 
 /// The longest that a reader that polls lets an event wait.
-pub(super) const POLL: Duration = Duration::from_millis(5);
+pub(super) const POLL: Duration = Duration::from_millis(10);
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, LoadError> {
     ebpf.take_map(name).ok_or_else(|| LoadError::Mismatch(format!("map `{name}` is missing")))
@@ -396,10 +465,6 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     }
 }
 
-fn list(refused: &[(SocketHooks, String)]) -> String {
-    refused.iter().map(|(hooks, reason)| format!("{hooks} ({reason})")).collect::<Vec<_>>().join("; ")
-}
-
 /// The object that the build script compiled.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/capture-ebpf"));
 
@@ -409,7 +474,11 @@ const MIN_RING: u32 = 1024 * 1024;
 const MAX_RING: u32 = 1 << 30;
 /// The polling reader is woken early when the ring is filled to this fraction.
 const WAKE_FRACTION: u32 = 8;
+/// A busy backend is looked at so often.
+const SAMPLES: u32 = 20;
 /// The maps that an agent uses, and so the next one needs.
-const PINNED: [&str; 5] = ["RING", "TRACKED", "COUNTERS", "READER", "META"];
+const PINNED: [&str; 10] =
+    ["RING", "TRACKED", "SITE_SETS", "HOLDS", "ORDERS", "DEFAULTS", "BEATS", "COUNTERS", "READER", "META"];
 /// `include/uapi/linux/bpf.h`
+const BPF_ANY: u64 = 0;
 const BPF_NOEXIST: u64 = 1;

@@ -3,28 +3,42 @@
 //! One of two rooms with `unsafe` code in the agent (the other is `shim`); everything that it hands on is
 //! plain data.
 
+mod access;
 mod attach;
 mod backends;
 mod btf;
 mod container;
 pub mod doctor;
+mod error;
 mod event;
+mod guarded;
+mod holds;
 mod hooks;
 mod kernel;
+mod kubernetes;
+mod lock_waits;
 mod pins;
+mod pod_names;
 mod processes;
 mod ring;
 mod servers;
+mod spin;
 mod tls;
 mod uprobes;
 
+pub use access::{Access, Answer, OwnRights, Question, ServerFile};
 pub use backends::{OpenBackend, open_backends, waits_for_client};
 pub use container::{Container, Pod};
-pub use event::{Event, Form};
+pub use error::LoadError;
+pub use event::{Event, Form, Stop};
+pub use holds::{Holds, Way};
 pub use hooks::{Plan, SocketHooks};
-pub use kernel::{Counters, Kernel, LoadError};
+pub use kernel::{Counters, Kernel};
+pub use kubernetes::{KubernetesError, PodList};
+pub use lock_waits::{LockWaits, waiting_for_locks};
 pub use pins::Pins;
-pub use processes::{executable, monotonic_now, raise_priority, unix_offset};
+pub use pod_names::PodNames;
+pub use processes::{is_being_ended, monotonic_now, raise_priority, unix_offset};
 pub use ring::Ring;
-pub use servers::{Selector, Server, find_servers, is_server_process};
+pub use servers::{Selector, Server, find_server, find_servers};
 pub use tls::{NoTls, TlsPlan, TlsProbes, TlsSource};

@@ -1,5 +1,6 @@
 //! The kernel side's names in the BPF file system: what holds it while no agent runs.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -35,6 +36,11 @@ impl Pins {
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The folder's own name, which no other data directory's has.
+    pub fn name(&self) -> &OsStr {
+        self.folder.file_name().unwrap_or_default()
     }
 
     /// Whether anything is pinned.
@@ -78,6 +84,20 @@ impl Pins {
             mount_bpf(Path::new(MOUNT))?;
         }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)
+    }
+
+    /// Removes the pins of everything that is attached, and with it all hooks; the maps stay. No agent adopts what is
+    /// left.
+    pub(super) fn clear_hooks(&self) -> io::Result<()> {
+        // Without it the rest counts as incomplete.
+        fs::remove_file(self.map("META"))?;
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            if !entry.file_name().to_string_lossy().starts_with("map_") {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes every pin. With the last name of a link, the kernel detaches its program. Returns how many there

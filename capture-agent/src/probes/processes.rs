@@ -1,15 +1,13 @@
-//! What `/proc` tells of a process. A process can end at any moment: every answer may be none.
+//! What `/proc` tells everybody of a process. A process can end at any moment: every answer may be none. What it tells only
+//! those who have CAP_SYS_PTRACE is in `guarded`.
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::container::{Container, Pod};
-
-/// The process's executable.
-pub fn executable(pid: u32) -> Option<PathBuf> {
-    fs::read_link(proc(pid, "exe")).ok()
-}
 
 /// Nanoseconds of `CLOCK_MONOTONIC`: the clock of the kernel side's events.
 pub fn monotonic_now() -> u64 {
@@ -35,6 +33,30 @@ pub fn raise_priority(levels: i32) -> std::io::Result<()> {
     }
 }
 
+/// Whether the process is stopped by a signal.
+pub(super) fn is_stopped(pid: u32) -> bool {
+    status(pid, "State:").is_some_and(|state| state.starts_with('T'))
+}
+
+/// Whether the process is stopped by a signal, or about to be before it runs another instruction.
+#[expect(clippy::disallowed_methods, reason = "nothing tells when another process has stopped; microseconds")]
+pub(super) fn is_stopping(pid: u32) -> bool {
+    // Between taking the signal and being stopped it is neither, for some instructions of the kernel.
+    (0..STOP_ATTEMPTS).any(|attempt| {
+        if attempt > 0 {
+            std::thread::sleep(STOP_PAUSE);
+        }
+        let pending = status(pid, "ShdPnd:").and_then(|mask| u64::from_str_radix(&mask, 16).ok());
+        pending.is_some_and(|mask| mask & (1 << (libc::SIGSTOP - 1)) != 0) || is_stopped(pid)
+    })
+}
+
+/// Whether a signal waits for the process that ends its session (SIGTERM, SIGQUIT) or its statement (SIGINT).
+pub fn is_being_ended(pid: u32) -> bool {
+    let mask = status(pid, "ShdPnd:").and_then(|mask| u64::from_str_radix(&mask, 16).ok()).unwrap_or(0);
+    [libc::SIGTERM, libc::SIGQUIT, libc::SIGINT].iter().any(|signal| mask & (1 << (signal - 1)) != 0)
+}
+
 /// The command line, arguments separated by spaces. PostgreSQL keeps a process's title here.
 pub(super) fn command_line(pid: u32) -> Option<String> {
     let bytes = fs::read(proc(pid, "cmdline")).ok()?;
@@ -48,11 +70,14 @@ pub(super) fn arguments(pid: u32) -> Vec<Vec<u8>> {
     bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
 }
 
+/// The name of the program that it executed, unless it has given itself another: good for a guess only.
+pub(super) fn command(pid: u32) -> Option<String> {
+    Some(fs::read_to_string(proc(pid, "comm")).ok()?.trim_end().to_owned())
+}
+
 /// The parent's process id.
 pub(super) fn parent(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(proc(pid, "status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("PPid:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+    status(pid, "PPid:")?.parse().ok()
 }
 
 /// The process's id in its own PID namespace: what it calls itself.
@@ -69,7 +94,8 @@ pub(super) fn container(pid: u32) -> Option<Container> {
 
 /// The names of the Kubernetes pod with this UID: kubelet keeps a folder for each pod of the host.
 pub(super) fn pod(uid: &str) -> Option<Pod> {
-    // Also through the host's first process, so that an agent in a container of its own finds it.
+    // Also through the host's first process, so that an agent in a container of its own finds it, if it has the right
+    // (CAP_SYS_PTRACE): not through the shim, since the folder would lead to the whole of the host.
     [PathBuf::from(POD_LOGS), proc(1, &format!("root{POD_LOGS}"))].into_iter().find_map(|logs| {
         let names: Vec<_> = fs::read_dir(logs).ok()?.flatten().map(|folder| folder.file_name()).collect();
         Pod::among(names.iter().filter_map(|name| name.to_str()), uid)
@@ -81,7 +107,8 @@ pub(super) fn one_of_each_network() -> Vec<u32> {
     let mut known = HashSet::new();
     all()
         .into_iter()
-        .filter(|pid| fs::read_link(proc(*pid, "ns/net")).is_ok_and(|net| known.insert(net)))
+        // Each namespace has files of its own there, and anybody may look at them (`ns/net` takes CAP_SYS_PTRACE).
+        .filter(|pid| fs::metadata(proc(*pid, "net/unix")).is_ok_and(|table| known.insert(table.ino())))
         .collect()
 }
 
@@ -89,20 +116,6 @@ pub(super) fn one_of_each_network() -> Vec<u32> {
 pub(super) fn children(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(proc(pid, &format!("task/{pid}/children"))).unwrap_or_default();
     text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
-}
-
-/// The descriptors that are sockets, with the inode of each.
-pub(super) fn sockets(pid: u32) -> Vec<(u32, u64)> {
-    let Ok(entries) = fs::read_dir(proc(pid, "fd")) else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let fd = entry.file_name().to_str()?.parse().ok()?;
-            let target = fs::read_link(entry.path()).ok()?;
-            let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
-            Some((fd, inode))
-        })
-        .collect()
 }
 
 /// Ids of the eBPF maps that it holds a descriptor of.
@@ -130,6 +143,15 @@ pub(super) fn proc(pid: u32, file: &str) -> PathBuf {
 
 /// `podLogsRootDirectory` in `pkg/kubelet/kuberuntime`.
 const POD_LOGS: &str = "/var/log/pods";
+
+/// What a line of `status` says, by its label.
+fn status(pid: u32, label: &str) -> Option<String> {
+    let status = fs::read_to_string(proc(pid, "status")).ok()?;
+    Some(status.lines().find_map(|line| line.strip_prefix(label))?.trim().to_owned())
+}
+
+const STOP_ATTEMPTS: u32 = 50;
+const STOP_PAUSE: Duration = Duration::from_micros(20);
 
 fn clock(id: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

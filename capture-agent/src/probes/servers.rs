@@ -1,9 +1,11 @@
 //! Finds PostgreSQL servers: postmasters, in any mount and PID namespace.
 
-use std::fs;
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::access::{Access, ServerFile, name_of};
 use super::container::{Container, Pod};
 use super::processes;
 
@@ -62,53 +64,88 @@ impl FromStr for Selector {
         match u16::try_from(number) {
             Ok(0) => Err(wrong()),
             // A small number can be either; a process of that id that is a server decides.
-            Ok(port) if !is_server_process(number) => Ok(Self::Port(port)),
+            Ok(port) if !looks_like_a_server(number) => Ok(Self::Port(port)),
             _ => Ok(Self::Pid(number)),
         }
     }
 }
 
 /// The postmasters that run now.
-pub fn find_servers() -> Vec<Server> {
-    processes::all().into_iter().filter(|pid| is_server_process(*pid)).filter_map(Server::inspect).collect()
+///
+/// # Errors
+///
+/// Nobody is there who may look.
+pub fn find_servers(access: &dyn Access) -> io::Result<Vec<Server>> {
+    let running: HashSet<u32> = access.servers()?.into_iter().collect();
+    let is_child = |pid: u32| processes::parent(pid).is_some_and(|parent| running.contains(&parent));
+    let postmasters = running.iter().filter(|pid| serves(**pid) && !is_child(**pid));
+    postmasters.filter_map(|pid| Server::inspect(*pid, access).transpose()).collect()
 }
 
-/// Whether `pid` is, or is about to become, a postmaster: it runs the server's executable as a server, and its
+/// The server whose postmaster `pid` is, or is about to become: it runs the server's executable as a server, and its
 /// parent does not.
-pub fn is_server_process(pid: u32) -> bool {
-    runs_postgres(pid)
-        && !processes::parent(pid).is_some_and(runs_postgres)
-        // `postgres --single`, `--boot`, `--check`, `--describe-config`, `--version`: not a server.
-        && !processes::arguments(pid).get(1).is_some_and(|argument| NOT_A_SERVER.contains(&argument.as_slice()))
+///
+/// # Errors
+///
+/// Nobody is there who may look.
+pub fn find_server(pid: u32, access: &dyn Access) -> io::Result<Option<Server>> {
+    let runs = |pid| access.executable(pid).map(|path| path.is_some_and(|path| is_postgres(&path)));
+    if runs(pid)? && serves(pid) && !processes::parent(pid).map_or(Ok(false), runs)? {
+        return Server::inspect(pid, access);
+    }
+    Ok(None)
+}
+
+/// Whether a path is that of a server's executable, as the kernel tells it.
+pub(super) fn is_postgres(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    // The kernel adds this mark when a package upgrade has replaced the file.
+    let name = name.strip_suffix(" (deleted)").unwrap_or(name);
+    SERVER_NAMES.contains(&name)
 }
 
 impl Server {
     /// What is known of the postmaster `pid`; none if it is gone.
-    pub fn inspect(pid: u32) -> Option<Self> {
-        // A postmaster's working directory is its data directory; through /proc the link works across mount
+    fn inspect(pid: u32, access: &dyn Access) -> io::Result<Option<Self>> {
+        if processes::parent(pid).is_none() {
+            return Ok(None);
+        }
+        // Its working directory is its data directory, once it has got there; through /proc the link works across mount
         // namespaces.
-        let data = processes::proc(pid, "cwd");
-        let data_directory = fs::read_link(&data).ok()?;
-        let status = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+        let status = access.open_if_any(pid, ServerFile::PidFile)?;
+        let status = status.and_then(|file| io::read_to_string(file).ok()).unwrap_or_default();
         // Format: `src/include/utils/pidfile.h`. Line 4 is the port.
         let port = status.lines().nth(3).and_then(|line| line.trim().parse().ok());
-        let version = fs::read_to_string(data.join("PG_VERSION")).ok().map(|text| text.trim().to_owned());
+        let version = access.open_if_any(pid, ServerFile::Version)?;
+        let data_directory = version.as_ref().and_then(name_of);
+        let version = version.and_then(|file| io::read_to_string(file).ok());
         let container = processes::container(pid);
         let pod =
             container.as_ref().and_then(|container| container.pod_uid.as_deref()).and_then(processes::pod);
-        Some(Self { postmaster: pid, port, data_directory: Some(data_directory), version, container, pod })
+        Ok(Some(Self {
+            postmaster: pid,
+            port,
+            data_directory: data_directory.and_then(|path| Some(path.parent()?.to_owned())),
+            version: version.map(|text| text.trim().to_owned()),
+            container,
+            pod,
+        }))
     }
 }
 
-fn runs_postgres(pid: u32) -> bool {
-    processes::executable(pid).is_some_and(|path| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        // The kernel adds this mark when a package upgrade has replaced the file.
-        let name = name.strip_suffix(" (deleted)").unwrap_or(name);
-        matches!(name, "postgres" | "postmaster")
-    })
+/// `postgres --single`, `--boot`, `--check`, `--describe-config`, `--version`: not a server.
+fn serves(pid: u32) -> bool {
+    !processes::arguments(pid).get(1).is_some_and(|argument| NOT_A_SERVER.contains(&argument.as_slice()))
 }
 
+/// Whether a number is meant as a process id: the process looks like a server to anybody. Whether it is one is looked at
+/// before it is followed.
+fn looks_like_a_server(pid: u32) -> bool {
+    let looks = |pid| processes::command(pid).is_some_and(|name| SERVER_NAMES.contains(&name.as_str()));
+    looks(pid) && serves(pid) && !processes::parent(pid).is_some_and(looks)
+}
+
+const SERVER_NAMES: [&str; 2] = ["postgres", "postmaster"];
 /// `src/backend/main/main.c`
 const NOT_A_SERVER: &[&[u8]] =
     &[b"--single", b"--boot", b"--check", b"--describe-config", b"--version", b"-V", b"--help", b"-?", b"-C"];
@@ -116,6 +153,7 @@ const NOT_A_SERVER: &[&[u8]] =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probes::access::OwnRights;
 
     #[test]
     fn selectors_are_ports_process_ids_or_auto() {
@@ -130,6 +168,6 @@ mod tests {
 
     #[test]
     fn this_test_is_no_server() {
-        assert!(!is_server_process(std::process::id()));
+        assert_eq!(find_server(std::process::id(), &OwnRights).unwrap(), None);
     }
 }

@@ -12,7 +12,7 @@ mod sessions;
 mod tests;
 mod value;
 
-pub use session::{Found, Gap, Item, Shown, Statement, find, show};
+pub use session::{Decision, Found, Gap, Item, Shown, Statement, find, show};
 pub use sessions::{Filter, SessionRow, StatementFilter, sessions};
 pub use value::rfc3339;
 

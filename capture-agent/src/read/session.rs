@@ -33,6 +33,8 @@ pub enum Item {
     Statement(Box<Statement>),
     /// Something that is missing.
     Gap(Gap),
+    /// A decision: after the statement that it is about.
+    Decision(Box<Decision>),
 }
 
 /// A row of `statements`, with its rows of `results`.
@@ -55,6 +57,10 @@ pub struct Statement {
     pub complete: bool,
     pub results_truncated: bool,
     pub params_truncated: bool,
+    pub verdict: Option<String>,
+    pub guardrail: Option<String>,
+    pub decided_by: Option<String>,
+    pub held_us: Option<i64>,
     /// The rows that were recorded; none if they were not asked for.
     pub results: Option<Vec<Vec<Option<String>>>>,
     /// All columns, by name.
@@ -72,6 +78,25 @@ pub struct Gap {
     pub reason: Option<String>,
     pub lost_table: Option<String>,
     pub lost_rows: Option<i64>,
+    /// All columns, by name.
+    pub json: Map<String, Value>,
+}
+
+/// A row of `decisions`.
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "docs/schema.md documents the columns")]
+pub struct Decision {
+    pub at: Option<Micros>,
+    pub kind: Option<String>,
+    pub seq: Option<i64>,
+    pub guardrail: Option<String>,
+    pub action: Option<String>,
+    pub verdict: Option<String>,
+    pub reason: Option<String>,
+    pub decided_by: Option<String>,
+    pub held_us: Option<i64>,
+    pub sql: Option<String>,
+    pub message: Option<String>,
     /// All columns, by name.
     pub json: Map<String, Value>,
 }
@@ -149,15 +174,20 @@ pub fn show(data_dir: &Path, session: &SessionRow, results: bool) -> Result<Show
     gaps.sort_by_key(|gap| gap.at);
     let rows = if results { Some(ResultRows::new(scan(Table::Results)?)) } else { None };
     Ok(Shown {
-        statements: Statements::new(scan(Table::Statements)?),
+        statements: Rows::new(scan(Table::Statements)?, Statement::of),
         gaps: gaps.into_iter().peekable(),
+        decisions: Rows::new(
+            Scan::new(of_table(data_dir, Table::Decisions, all)?, None).of_session(id),
+            Decision::of,
+        ),
         rows,
     })
 }
 
 /// What a session said, in its order.
 pub struct Shown {
-    statements: Statements,
+    statements: Rows<Statement>,
+    decisions: Rows<Decision>,
     gaps: Peekable<std::vec::IntoIter<Gap>>,
     rows: Option<ResultRows>,
 }
@@ -166,13 +196,22 @@ impl Iterator for Shown {
     type Item = Result<Item, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let statement = match self.statements.peek() {
-            None => return self.gaps.next().map(|gap| Ok(Item::Gap(gap))),
+        let before = match self.statements.peek() {
+            None => None,
             Some(Err(_)) => return self.statements.next().and_then(Result::err).map(Err),
-            Some(Ok(statement)) => statement,
+            Some(Ok(statement)) => Some(statement.started_at),
         };
-        if let Some(gap) = self.gaps.next_if(|gap| gap.at < statement.started_at) {
-            return Some(Ok(Item::Gap(gap)));
+        let comes = |at: Option<Micros>| before.is_none_or(|before| at < before);
+        let gap = self.gaps.peek().map(|gap| gap.at).filter(|at| comes(*at));
+        match self.decisions.peek() {
+            Some(Ok(decision)) if comes(decision.at) && gap.is_none_or(|gap| decision.at <= gap) => {
+                return Some(self.decisions.next()?.map(|decision| Item::Decision(Box::new(decision))));
+            }
+            Some(Err(_)) => return self.decisions.next().and_then(Result::err).map(Err),
+            _ => {}
+        }
+        if gap.is_some() {
+            return self.gaps.next().map(|gap| Ok(Item::Gap(gap)));
         }
         let mut statement = match self.statements.next()? {
             Ok(statement) => statement,
@@ -222,43 +261,67 @@ impl Statement {
             complete: row.flag("complete").unwrap_or(true),
             results_truncated: row.flag("results_truncated").unwrap_or_default(),
             params_truncated: row.flag("params_truncated").unwrap_or_default(),
+            verdict: row.owned("verdict"),
+            guardrail: row.owned("guardrail"),
+            decided_by: row.owned("decided_by"),
+            held_us: row.number("held_us"),
             results: None,
             json: row.json(),
         }
     }
 }
 
-/// A session's statements, a batch at a time. Files stand in the order in which they were written, and a
-/// session's statements are recorded in their order.
-struct Statements {
-    scan: Scan,
-    batch: std::vec::IntoIter<Statement>,
-    peeked: Option<Result<Statement, ReadError>>,
+impl Decision {
+    fn of(row: Row<'_>) -> Self {
+        Self {
+            at: row.time("at"),
+            kind: row.owned("kind"),
+            seq: row.number("seq"),
+            guardrail: row.owned("guardrail"),
+            action: row.owned("action"),
+            verdict: row.owned("verdict"),
+            reason: row.owned("reason"),
+            decided_by: row.owned("decided_by"),
+            held_us: row.number("held_us"),
+            sql: row.owned("sql"),
+            message: row.owned("message"),
+            json: row.json(),
+        }
+    }
 }
 
-impl Statements {
-    fn new(scan: Scan) -> Self {
-        Self { scan, batch: Vec::new().into_iter(), peeked: None }
+/// A session's statements or decisions, a batch at a time. Files stand in the order in which they were written, and
+/// those of a session are recorded in their order.
+struct Rows<T> {
+    scan: Scan,
+    of: fn(Row<'_>) -> T,
+    batch: std::vec::IntoIter<T>,
+    peeked: Option<Result<T, ReadError>>,
+}
+
+impl<T> Rows<T> {
+    fn new(scan: Scan, of: fn(Row<'_>) -> T) -> Self {
+        Self { scan, of, batch: Vec::new().into_iter(), peeked: None }
     }
 
-    fn peek(&mut self) -> Option<&Result<Statement, ReadError>> {
+    fn peek(&mut self) -> Option<&Result<T, ReadError>> {
         if self.peeked.is_none() {
             self.peeked = self.read();
         }
         self.peeked.as_ref()
     }
 
-    fn next(&mut self) -> Option<Result<Statement, ReadError>> {
+    fn next(&mut self) -> Option<Result<T, ReadError>> {
         self.peeked.take().or_else(|| self.read())
     }
 
-    fn read(&mut self) -> Option<Result<Statement, ReadError>> {
+    fn read(&mut self) -> Option<Result<T, ReadError>> {
         loop {
-            if let Some(statement) = self.batch.next() {
-                return Some(Ok(statement));
+            if let Some(row) = self.batch.next() {
+                return Some(Ok(row));
             }
             match self.scan.next()? {
-                Ok(rows) => self.batch = Row::all(&rows).map(Statement::of).collect::<Vec<_>>().into_iter(),
+                Ok(rows) => self.batch = Row::all(&rows).map(self.of).collect::<Vec<_>>().into_iter(),
                 Err(error) => return Some(Err(error)),
             }
         }

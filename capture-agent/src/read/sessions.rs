@@ -84,6 +84,7 @@ pub struct SessionRow {
     pub tls_cipher: Option<String>,
     pub socket_bytes_in: Option<i64>,
     pub socket_bytes_out: Option<i64>,
+    pub gss_encrypted: Option<bool>,
 }
 
 /// The sessions that a filter wants, by the time of their start. The flag says whether the limit left out some.
@@ -147,6 +148,7 @@ impl SessionRow {
             tls_cipher: row.owned("tls_cipher"),
             socket_bytes_in: row.number("socket_bytes_in"),
             socket_bytes_out: row.number("socket_bytes_out"),
+            gss_encrypted: row.flag("gss_encrypted"),
         }
     }
 

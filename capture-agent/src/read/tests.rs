@@ -4,8 +4,9 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::*;
+use super::{Filter, Found, Item, SessionRow, StatementFilter, find, sessions, show};
 use crate::record::fixture::{MORNING, columns, end, exchange, recorder, row, session, with_params};
+use crate::record::{Decision, DecisionKind, Outcome};
 use crate::session::{Direction, Gap as StreamGap, GapReason, Micros, SessionInfo, Sink, Status};
 
 #[test]
@@ -100,6 +101,37 @@ fn a_session_is_shown_in_its_order_with_its_rows_and_gaps() {
     assert_eq!((other.seq, other.results.as_deref()), (1, Some(&[][..])));
     let without = show(folder.path(), &session, false).unwrap().next().unwrap().unwrap();
     assert!(matches!(without, Item::Statement(statement) if statement.results.is_none()));
+}
+
+#[test]
+fn a_decision_is_shown_after_the_statement_that_it_is_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut recorder = recorder(folder.path());
+    let alice = alice();
+    for seq in 0..2 {
+        let at = Micros(MORNING.0 + i64::try_from(seq).unwrap() * 1_000);
+        recorder.statement(&alice, &exchange(seq, at, "select 1"));
+        let blocked = Decision {
+            seq: Some(seq),
+            verdict: Some(Outcome::Blocked),
+            ..Decision::new(DecisionKind::Verdict, Micros(at.0 + 50))
+        };
+        recorder.decision(Some(&alice), &blocked);
+        recorder.decision(Some(&bob()), &blocked);
+    }
+    recorder.end(&alice, &end(&alice, 2));
+    recorder.finish().unwrap();
+    let Found::One(session) = find(folder.path(), &alice.origin.id.0.to_string()).unwrap() else { panic!() };
+    let items: Vec<_> = show(folder.path(), &session, false)
+        .unwrap()
+        .map(|item| match item.unwrap() {
+            Item::Statement(statement) => ("statement", Some(statement.seq)),
+            Item::Decision(decision) => ("decision", decision.seq),
+            Item::Gap(gap) => panic!("{gap:?}"),
+        })
+        .collect();
+    let expected = [0, 1].map(|seq| [("statement", Some(seq)), ("decision", Some(seq))]).concat();
+    assert_eq!(items, expected);
 }
 
 #[test]

@@ -8,6 +8,8 @@ use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 
 use super::batch::{Batch, Day};
+use super::decision::Decision;
+use super::decisions::Decisions;
 use super::gaps::Gaps;
 use super::journal::Rows;
 use super::labels::LabelCache;
@@ -33,6 +35,7 @@ pub(super) struct Builders {
     statements: Pending<Statements>,
     results: Pending<Results>,
     gaps: Pending<Gaps>,
+    decisions: Pending<Decisions>,
     now: Micros,
 }
 
@@ -49,6 +52,7 @@ impl Builders {
             statements: Pending::new(Statements::new()),
             results: Pending::new(Results::new()),
             gaps: Pending::new(Gaps::new()),
+            decisions: Pending::new(Decisions::new()),
             now: Micros(0),
         }
     }
@@ -74,6 +78,9 @@ impl Builders {
         if self.gaps.is_older_than(due) {
             self.flush_gaps();
         }
+        if self.decisions.is_older_than(due) {
+            self.flush_decisions();
+        }
     }
 
     /// Hands over everything.
@@ -82,15 +89,19 @@ impl Builders {
         self.flush_statements();
         self.flush_sessions();
         self.flush_gaps();
+        self.flush_decisions();
     }
 
     /// The first row that was not handed over.
     pub(super) fn first(&self) -> Option<Lsn> {
-        [self.sessions.span, self.statements.span, self.results.span, self.gaps.span]
-            .into_iter()
-            .flatten()
-            .map(|span| span.first)
-            .min()
+        let tables = [
+            self.sessions.span,
+            self.statements.span,
+            self.results.span,
+            self.gaps.span,
+            self.decisions.span,
+        ];
+        tables.into_iter().flatten().map(|span| span.first).min()
     }
 
     fn flush_sessions(&mut self) {
@@ -119,6 +130,13 @@ impl Builders {
         let rows = self.gaps.rows.finish(&self.node);
         let piece = self.gaps.end();
         self.send(Table::Gaps, self.gaps.day, bytes, rows, piece);
+    }
+
+    fn flush_decisions(&mut self) {
+        let bytes = self.decisions.rows.bytes();
+        let rows = self.decisions.rows.finish(&self.node);
+        let piece = self.decisions.end();
+        self.send(Table::Decisions, self.decisions.day, bytes, rows, piece);
     }
 
     fn send(
@@ -192,6 +210,19 @@ impl Rows for Builders {
         self.sessions.begin(day, self.now, lsn);
         let labels = self.labels.of(session);
         self.sessions.rows.append(labels, session, end);
+    }
+
+    fn decision(&mut self, lsn: Lsn, session: Option<&SessionInfo>, decision: &Decision) {
+        let day = Day::of(decision.at);
+        if self.decisions.must_turn(day, self.decisions.rows.len()) {
+            self.flush_decisions();
+        }
+        self.decisions.begin(day, self.now, lsn);
+        let session = session.map(|session| (self.labels.of(session), session));
+        self.decisions.rows.append(session, decision);
+        if self.decisions.rows.bytes() >= BATCH_BYTES {
+            self.flush_decisions();
+        }
     }
 
     fn loss(&mut self, lsn: Lsn, loss: &Loss) {

@@ -308,3 +308,30 @@ fn wait_until(mut condition: impl FnMut() -> bool) {
     }
     panic!("nothing happened in 30 seconds");
 }
+
+/// The record is older than its seals, and an agent dies while it seals what it finds: the next one goes on.
+#[test]
+fn what_was_found_is_sealed_however_often_the_agent_dies() {
+    let folder = tempfile::tempdir().unwrap();
+    for seq in 0..3 {
+        let (mut recorder, session) = (recorder(folder.path()), session(1, MORNING));
+        recorder.statement(&session, &exchange(seq, MORNING, "select 1"));
+        recorder.finish().unwrap();
+    }
+    let chain = folder.path().join("seals/node-1.jsonl");
+    fs::remove_file(&chain).unwrap();
+    let findings = || {
+        let request = crate::seal::Request { data_dir: folder.path().to_owned(), ..Default::default() };
+        crate::seal::verify(&request, |_, _| {}).unwrap().findings
+    };
+    for lines in [0, 1, 2] {
+        recorder(folder.path()).finish().unwrap();
+        assert_eq!(findings(), []);
+        let text = fs::read_to_string(&chain).unwrap();
+        assert_eq!(text.matches("\"kind\":\"found\"").count(), 3);
+        let kept: String = text.split_inclusive('\n').take(lines).collect();
+        fs::write(&chain, kept).unwrap();
+    }
+    recorder(folder.path()).finish().unwrap();
+    assert_eq!(findings(), []);
+}

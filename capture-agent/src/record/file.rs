@@ -15,7 +15,9 @@ use ulid::Ulid;
 
 use super::batch::Day;
 use super::row_group::RowGroup;
+use super::sealing::{self, Hashed};
 use super::table::Table;
+use crate::seal::{self, Contents, Hasher, hex};
 
 /// Where the files of one agent stand.
 #[derive(Clone, Debug)]
@@ -33,7 +35,7 @@ pub(super) struct Place {
 pub(super) struct GrowingFile {
     /// A second handle on the file that `writer` writes to.
     file: File,
-    writer: SerializedFileWriter<File>,
+    writer: SerializedFileWriter<Hashed<File>>,
     table: Table,
     day: Day,
     id: Ulid,
@@ -80,6 +82,38 @@ impl Place {
         self.data_dir.join(format!(".journal-{}", self.node))
     }
 
+    /// Where the chains of seals stand.
+    pub(super) fn seals(&self) -> PathBuf {
+        self.data_dir.join(seal::FOLDER)
+    }
+
+    /// Where this node's key stands, if it stands here.
+    pub(super) fn seal_key(&self) -> PathBuf {
+        self.data_dir.join(format!(".seal-{}.key", self.node))
+    }
+
+    /// The node, as file names carry it.
+    pub(super) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// A file's place in the data directory.
+    pub(super) fn relative(&self, path: &Path) -> String {
+        path.strip_prefix(&self.data_dir).unwrap_or(path).to_string_lossy().into_owned()
+    }
+
+    /// What agents of this node left in a folder without giving it its name, and use no more.
+    pub(super) fn temporaries(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if self.is_own_temporary(&entry.file_name().to_string_lossy()) && is_abandoned(&entry.path()) {
+                found.push(entry.path());
+            }
+        }
+        Ok(found)
+    }
+
     /// The complete files of this node that were begun at `since` or later, in Unix milliseconds.
     pub(super) fn complete_since(&self, since: u64) -> io::Result<Vec<(Table, Day, PathBuf)>> {
         let mut found = Vec::new();
@@ -120,13 +154,9 @@ impl Place {
             }
         }
         for folder in folders {
-            for entry in fs::read_dir(folder)? {
-                let entry = entry?;
-                if self.is_own_temporary(&entry.file_name().to_string_lossy()) && is_abandoned(&entry.path())
-                {
-                    fs::remove_file(entry.path())?;
-                    removed += 1;
-                }
+            for path in self.temporaries(&folder)? {
+                fs::remove_file(path)?;
+                removed += 1;
             }
         }
         Ok(removed)
@@ -146,7 +176,8 @@ impl GrowingFile {
         let id = Ulid::from_parts(now, Ulid::generate().random());
         let temporary = place.temporary(&folder, id);
         let file = create_file(&temporary)?;
-        let writer = RowGroup::file_writer(table, file.try_clone()?).map_err(io_error)?;
+        let hashed = Hashed { to: file.try_clone()?, hasher: Hasher::new() };
+        let writer = RowGroup::file_writer(table, hashed).map_err(io_error)?;
         Ok(Self { file, writer, table, day, id, temporary, row_groups: 0, reserved: 0 })
     }
 
@@ -187,21 +218,37 @@ impl GrowingFile {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
-    /// Writes the footer, with `said` in it, and brings everything to the disk. On an error the file is spoilt.
-    pub(super) fn complete(&mut self, said: impl IntoIterator<Item = KeyValue>) -> io::Result<()> {
+    /// Writes the footer, with `said` in it, and brings everything to the disk. Yields what is to be sealed. On an error
+    /// the file is spoilt.
+    pub(super) fn complete(
+        &mut self,
+        place: &Place,
+        said: impl IntoIterator<Item = KeyValue>,
+    ) -> io::Result<Contents> {
         said.into_iter().for_each(|pair| self.writer.append_key_value_metadata(pair));
-        self.writer.finish().map_err(io_error)?;
+        let metadata = self.writer.finish().map_err(io_error)?;
+        let bytes = self.writer.bytes_written() as u64;
         // Gives back what was reserved and not needed.
-        self.file.set_len(self.writer.bytes_written() as u64)?;
-        self.file.sync_all()
+        self.file.set_len(bytes)?;
+        self.file.sync_all()?;
+        let file = place.relative(&place.complete(&place.folder(self.table, self.day), self.id));
+        let sha256 = hex(&self.writer.inner().hasher.clone().finish());
+        Ok(sealing::contents(file, sha256, bytes, &metadata))
+    }
+
+    /// Sees to it that a complete file is found again, by its hidden name, whatever happens from here on. May be tried
+    /// again after an error.
+    pub(super) fn keep(&mut self, place: &Place) -> io::Result<()> {
+        let folder = place.folder(self.table, self.day);
+        if self.is_removed() {
+            self.copy_back(place, &folder)?;
+        }
+        File::open(&folder)?.sync_all()
     }
 
     /// Puts a complete file in its place. May be tried again after an error.
     pub(super) fn publish(&mut self, place: &Place) -> io::Result<()> {
         let folder = place.folder(self.table, self.day);
-        if self.is_removed() {
-            self.copy_back(place, &folder)?;
-        }
         fs::rename(&self.temporary, place.complete(&folder, self.id))?;
         // The new name must survive a power failure as well.
         File::open(&folder)?.sync_all()

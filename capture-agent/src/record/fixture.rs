@@ -33,6 +33,8 @@ pub(crate) fn settings(data_dir: &Path) -> Settings {
         rotate_size: 64 << 20,
         journal_sync: None,
         segment_bytes: SEGMENT_BYTES,
+        seal_key: None,
+        anchor: None,
     }
 }
 
@@ -73,6 +75,7 @@ pub(crate) fn session(n: u128, started_at: Micros) -> SessionInfo {
         client_encoding: Encoding::default(),
         standard_conforming_strings: true,
         tls: false,
+        gss_encrypted: false,
         tls_version: None,
         tls_cipher: None,
     }
@@ -102,6 +105,7 @@ pub(crate) fn exchange(seq: u64, started_at: Micros, sql: &str) -> Exchange {
         complete: true,
         results_truncated: false,
         params_truncated: false,
+        judged: None,
     }
 }
 

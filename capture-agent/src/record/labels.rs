@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use arrow::array::{Array, StringBuilder};
+use arrow::array::{Array, ArrayBuilder as _, StringBuilder};
 use uuid::Uuid;
 
 use crate::session::{SessionId, SessionInfo};
@@ -18,7 +19,7 @@ pub(super) struct LabelCache {
 #[derive(Clone, Debug)]
 pub(super) struct Labels {
     session: SessionId,
-    id: [u8; uuid::fmt::Hyphenated::LENGTH],
+    id: String,
     /// The client's address; none for Unix sockets.
     pub(super) client_addr: Option<String>,
 }
@@ -41,15 +42,13 @@ impl LabelCache {
 
 impl Labels {
     fn new(session: SessionId, client_addr: Option<IpAddr>) -> Self {
-        let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
-        session.0.hyphenated().encode_lower(&mut id);
+        let id = session.0.hyphenated().to_string();
         Self { session, id, client_addr: client_addr.map(|addr| addr.to_canonical().to_string()) }
     }
 
     /// The session's id.
     pub(super) fn id(&self) -> &str {
-        // Hexadecimal digits and hyphens.
-        std::str::from_utf8(&self.id).unwrap_or_default()
+        &self.id
     }
 }
 
@@ -60,12 +59,22 @@ pub(super) fn append_display(column: &mut StringBuilder, value: impl std::fmt::D
     column.append_value("");
 }
 
+/// The column, and in its place an empty one with room for as much again: growing from nothing would copy each text once
+/// more.
+pub(super) fn texts(column: &mut StringBuilder) -> Arc<dyn Array> {
+    let room = StringBuilder::with_capacity(column.len(), column.values_slice().len().min(MOST_ROOM));
+    Arc::new(std::mem::replace(column, room).finish())
+}
+
 /// Bytes of text that a column holds so far.
 pub(super) fn text_bytes(column: &StringBuilder) -> usize {
     column.values_slice().len() + size_of_val(column.offsets_slice())
 }
 
 /// A column that says the same in each of `rows` rows.
-pub(super) fn constant(value: &str, rows: usize) -> std::sync::Arc<dyn Array> {
-    std::sync::Arc::new(arrow::array::StringArray::from_iter_values(std::iter::repeat_n(value, rows)))
+pub(super) fn constant(value: &str, rows: usize) -> Arc<dyn Array> {
+    Arc::new(arrow::array::StringArray::from_iter_values(std::iter::repeat_n(value, rows)))
 }
+
+/// Bytes of text that an empty column has room for at most. A batch of everyday statements has less in each.
+const MOST_ROOM: usize = 512 << 10;

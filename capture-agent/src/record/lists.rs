@@ -9,7 +9,7 @@ use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
-use super::labels::text_bytes;
+use super::labels::{text_bytes, texts};
 use super::table::{column_fields, element, param_fields};
 use crate::session::Column;
 
@@ -85,7 +85,7 @@ impl TextLists {
 
     /// The column, and an empty one in its place.
     pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
-        let elements = Arc::new(self.elements.finish());
+        let elements = texts(&mut self.elements);
         self.rows.finish(DataType::Utf8, self.nullable, elements)
     }
 }
@@ -132,8 +132,8 @@ impl ParamLists {
         let fields = param_fields();
         let arrays: Vec<ArrayRef> = vec![
             Arc::new(UInt32Array::from(std::mem::take(&mut self.type_oids))),
-            Arc::new(self.formats.finish()),
-            Arc::new(self.values.finish()),
+            texts(&mut self.formats),
+            texts(&mut self.values),
         ];
         let elements = StructArray::try_new(fields.clone(), arrays, None)?;
         self.rows.finish(DataType::Struct(fields), false, Arc::new(elements))
@@ -181,7 +181,7 @@ impl ColumnLists {
     pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
         let fields = column_fields();
         let arrays: Vec<ArrayRef> = vec![
-            Arc::new(self.names.finish()),
+            texts(&mut self.names),
             Arc::new(UInt32Array::from(std::mem::take(&mut self.type_oids))),
             Arc::new(UInt32Array::from(std::mem::take(&mut self.table_oids))),
             Arc::new(Int16Array::from(std::mem::take(&mut self.attnums))),

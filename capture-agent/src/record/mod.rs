@@ -3,7 +3,7 @@
 //! [`Recorder`] is the [`Sink`] that fills columns on the reader thread. Full batches pass through a bounded queue
 //! to one writer thread, which encodes, compresses and stores them. A file is hidden while it grows and renamed
 //! when it is complete. What it is told goes to a journal first, so that the next agent can complete what this one
-//! could not ([`journal`]). While the disk takes nothing, recording goes on within the queue's bound; what exceeds it
+//! could not ([`journal`]). What is published is sealed first ([`crate::seal`]). While the disk takes nothing, recording goes on within the queue's bound; what exceeds it
 //! is counted by session and declared in `gaps`, with reason `storage`, as soon as the disk takes data again.
 
 use std::path::PathBuf;
@@ -15,6 +15,8 @@ mod batch;
 mod builders;
 #[cfg(test)]
 mod death_tests;
+mod decision;
+mod decisions;
 mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -27,6 +29,7 @@ mod lsn;
 mod queue;
 mod results;
 mod row_group;
+mod sealing;
 mod sessions;
 mod settled;
 mod statements;
@@ -37,6 +40,7 @@ mod table;
 mod tests;
 mod writer;
 
+pub use decision::{Decision, DecisionKind, Outcome};
 pub use journal::StateKey;
 pub use table::Table;
 
@@ -48,6 +52,7 @@ use queue::Queue;
 use settled::Settled;
 use writer::Writer;
 
+use crate::seal::{Anchor, KeyError};
 use crate::session::{Exchange, Gap, Micros, RowValues, SessionEnd, SessionInfo, Sink};
 use crate::telemetry::metrics;
 
@@ -64,6 +69,10 @@ pub struct Settings {
     pub rotate_size: u64,
     /// How often the journal is brought to the disk, against a failure of power; none if never.
     pub journal_sync: Option<Duration>,
+    /// The key that seals what is published; made if it is not there. None: in the data directory.
+    pub seal_key: Option<PathBuf>,
+    /// Where heads of the chain of seals are kept, if anywhere.
+    pub anchor: Option<Anchor>,
     /// Bytes of a segment of the journal: [`journal::SEGMENT_BYTES`], but in tests.
     pub segment_bytes: u64,
 }
@@ -96,15 +105,26 @@ pub enum RecordError {
     },
     /// A later version left a journal that this one cannot read.
     #[error(
-        "a later version of the agent wrote the journal {path}: it has format {version}, this version reads 1 \
+        "a later version of the agent wrote the journal {path}: it has format {version}, this version reads up to {reads} \
          (see docs/errors.md#journal-version)",
-        path = path.display()
+        path = path.display(), reads = journal::VERSION
     )]
     JournalVersion {
         /// The segment.
         path: PathBuf,
         /// Its format's number.
         version: u32,
+    },
+    /// The key that seals files cannot be used.
+    #[error(transparent)]
+    SealKey(#[from] KeyError),
+    /// The chain of seals cannot be continued.
+    #[error("cannot continue the seals in {path}: {source} (see docs/errors.md#seals)", path = path.display())]
+    Seals {
+        /// The folder of the chains.
+        path: PathBuf,
+        /// What is wrong with them.
+        source: std::io::Error,
     },
     /// The writer thread cannot be started, or ended early.
     #[error("the writer thread failed: {0} (see docs/errors.md#writer-failed)")]
@@ -168,6 +188,8 @@ impl Recorder {
         let unwritable = |source| RecordError::DataDir { path: settings.data_dir.clone(), source };
         place.prepare().map_err(unwritable)?;
         let (mut journal, found) = Journal::open(place.journal(), settings.segment_bytes)?;
+        // Before anything is removed: what was sealed last may wait for its name only.
+        let seals = sealing::open(&place, &settings)?;
         // Their rows are in the journal, but for what was recorded while there was none.
         place.clean().map_err(unwritable)?;
         let mut settled = found.settled.clone();
@@ -177,7 +199,7 @@ impl Recorder {
 
         let queue = Arc::new(Queue::new(QUEUE_BYTES));
         let shelf = Arc::clone(journal.shelf());
-        let writer = Writer::new(place, &settings, Arc::clone(&queue), shelf, journal.id());
+        let writer = Writer::new(place, &settings, Arc::clone(&queue), shelf, journal.id(), seals);
         let thread = std::thread::Builder::new()
             .name("record".to_owned())
             .spawn(move || writer.run())
@@ -198,6 +220,10 @@ impl Recorder {
     fn replay(&mut self, found: &Found, settled: &Settled) -> std::io::Result<u64> {
         let rows = found.replay(settled, &mut self.builders)?;
         self.builders.flush();
+        // An agent that is killed again and again must not replay more each time.
+        if rows > 0 {
+            self.queue.complete();
+        }
         self.builders.set_patience(PATIENCE);
         metrics::RECOVERED_ROWS.add(rows);
         if rows > 0 {
@@ -225,6 +251,13 @@ impl Recorder {
         self.builders.tick(now);
         let first = [waiting, self.builders.first()].into_iter().flatten().min();
         self.settled = first.map_or(journal.next(), |first| first.min(journal.next()));
+    }
+
+    /// Records a decision: about a session, or about all of them if none is given.
+    pub fn decision(&mut self, session: Option<&SessionInfo>, decision: &Decision) {
+        if let Some(journal) = &mut self.journal {
+            self.builders.decision(journal.decision(session, decision), session, decision);
+        }
     }
 
     /// Keeps the state of a session that is still open, for the next agent. The newest counts, with the next commit.

@@ -25,8 +25,8 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    batches: VecDeque<Batch>,
-    /// Bytes of `batches` and of the batch that the writer works on.
+    work: VecDeque<Work>,
+    /// Bytes of all batches in `work` and of the one that the writer works on.
     held: usize,
     closed: bool,
     failing: bool,
@@ -51,11 +51,19 @@ pub(super) struct Rows {
     pub(super) spans: Spans,
 }
 
+#[derive(Debug)]
+enum Work {
+    Batch(Batch),
+    Complete,
+}
+
 /// What the writer finds in the queue.
 #[derive(Debug)]
 pub(super) enum Next {
     /// Rows to write. Followed by [`Queue::done`].
     Batch(Box<Batch>),
+    /// All files are to be completed now.
+    Complete,
     /// Nothing, in the time that it was given.
     Nothing,
     /// Nothing, and no more will come.
@@ -83,8 +91,14 @@ impl Queue {
             return;
         }
         state.held += batch.bytes;
-        state.batches.push_back(batch);
+        state.work.push_back(Work::Batch(batch));
         drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Has the files completed that hold what was handed over so far.
+    pub(super) fn complete(&self) {
+        self.lock().work.push_back(Work::Complete);
         self.filled.notify_one();
     }
 
@@ -96,13 +110,14 @@ impl Queue {
 
     /// The next batch, as soon as there is one.
     pub(super) fn next(&self, patience: Duration) -> Next {
-        let empty = |state: &mut State| state.batches.is_empty() && !state.closed;
+        let empty = |state: &mut State| state.work.is_empty() && !state.closed;
         let (mut state, _) = self
             .filled
             .wait_timeout_while(self.lock(), patience, empty)
             .unwrap_or_else(PoisonError::into_inner);
-        match state.batches.pop_front() {
-            Some(batch) => {
+        match state.work.pop_front() {
+            Some(Work::Complete) => Next::Complete,
+            Some(Work::Batch(batch)) => {
                 state.working = Some(batch.piece.span.first);
                 Next::Batch(Box::new(batch))
             }
@@ -136,7 +151,7 @@ impl Queue {
     /// neither in a complete file nor declared lost.
     pub(super) fn progress(&self) -> (Vec<Rows>, Option<Lsn>) {
         let mut state = self.lock();
-        let waiting = state.batches.iter().map(|batch| batch.piece.span.first);
+        let waiting = state.work.iter().filter_map(Work::first);
         let lost = state.lost.iter().filter_map(|rows| rows.spans.first());
         let first = waiting.chain(lost).chain(state.working).chain(state.unfinished).min();
         (std::mem::take(&mut state.stored), first)
@@ -197,6 +212,16 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         // State is consistent after each statement that changes it, so a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Work {
+    /// The first row.
+    fn first(&self) -> Option<Lsn> {
+        match self {
+            Self::Batch(batch) => Some(batch.piece.span.first),
+            Self::Complete => None,
+        }
     }
 }
 

@@ -1,11 +1,9 @@
 //! Rows of `results`.
 
-use std::sync::Arc;
-
 use arrow::array::{ArrayRef, RecordBatch, StringBuilder};
 use arrow::error::ArrowError;
 
-use super::labels::{Labels, text_bytes};
+use super::labels::{Labels, text_bytes, texts};
 use super::lists::TextLists;
 use super::loss::{Loss, Stake};
 use super::sessions::{number, numbers};
@@ -80,7 +78,7 @@ impl Results {
     /// The rows, what is lost if they are, and an empty table in their place.
     pub(super) fn finish(&mut self) -> Result<(RecordBatch, Vec<Loss>), ArrowError> {
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.session_id.finish()),
+            texts(&mut self.session_id),
             numbers(&mut self.seq),
             numbers(&mut self.row),
             self.values.finish()?,

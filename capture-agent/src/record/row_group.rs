@@ -112,15 +112,16 @@ impl RowGroup {
 }
 
 fn parquet_schema(table: Table) -> Result<TypePtr> {
-    static SCHEMAS: LazyLock<[Result<TypePtr>; 4]> = LazyLock::new(|| {
+    static SCHEMAS: LazyLock<[Result<TypePtr>; 5]> = LazyLock::new(|| {
         Table::ALL.map(|table| Ok(ArrowSchemaConverter::new().convert(&table.schema())?.root_schema_ptr()))
     });
-    let [sessions, statements, results, gaps] = &*SCHEMAS;
+    let [sessions, statements, results, gaps, decisions] = &*SCHEMAS;
     let schema = match table {
         Table::Sessions => sessions,
         Table::Statements => statements,
         Table::Results => results,
         Table::Gaps => gaps,
+        Table::Decisions => decisions,
     };
     match schema {
         Ok(schema) => Ok(schema.clone()),

@@ -29,6 +29,7 @@ pub(super) struct Sessions {
     client_port: Int32Builder,
     transport: Vec<&'static str>,
     tls: BooleanBuilder,
+    gss_encrypted: BooleanBuilder,
     auth_method: StringBuilder,
     backend_pid: Vec<i32>,
     server_version: StringBuilder,
@@ -64,6 +65,7 @@ impl Sessions {
             client_port: Int32Builder::new(),
             transport: Vec::new(),
             tls: BooleanBuilder::new(),
+            gss_encrypted: BooleanBuilder::new(),
             auth_method: StringBuilder::new(),
             backend_pid: Vec::new(),
             server_version: StringBuilder::new(),
@@ -103,6 +105,7 @@ impl Sessions {
             Transport::Unix => "unix",
         });
         self.tls.append_value(session.tls);
+        self.gss_encrypted.append_value(session.gss_encrypted);
         self.auth_method.append_option(session.auth_method.as_deref());
         self.backend_pid.push(process_id(origin.backend_pid));
         let version = session.server_version.as_deref().or(origin.server.version.as_deref());
@@ -191,6 +194,7 @@ impl Sessions {
             Arc::new(self.tls_cipher.finish()),
             numbers(&mut self.socket_bytes_in),
             numbers(&mut self.socket_bytes_out),
+            Arc::new(self.gss_encrypted.finish()),
         ];
         Ok((RecordBatch::try_new(Table::Sessions.schema(), columns)?, self.stake.take()))
     }
@@ -198,13 +202,19 @@ impl Sessions {
 
 /// A column of timestamps, taken out of `values`.
 pub(super) fn times(values: &mut Vec<i64>) -> ArrayRef {
-    let array = TimestampMicrosecondArray::from(std::mem::take(values));
+    let array = TimestampMicrosecondArray::from(take(values));
     Arc::new(array.with_timezone("UTC"))
 }
 
 /// A column of numbers, taken out of `values`.
 pub(super) fn numbers(values: &mut Vec<i64>) -> ArrayRef {
-    Arc::new(Int64Array::from(std::mem::take(values)))
+    Arc::new(Int64Array::from(take(values)))
+}
+
+/// The values, and in their place none, with room for as many again.
+fn take(values: &mut Vec<i64>) -> Vec<i64> {
+    let room = Vec::with_capacity(values.len());
+    std::mem::replace(values, room)
 }
 
 /// A count as it is stored: no stream reaches 2^63 bytes.

@@ -3,19 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BooleanBuilder, Int64Builder, RecordBatch, StringArray, StringBuilder, new_null_array,
-};
-use arrow::datatypes::DataType;
+use arrow::array::{ArrayRef, BooleanBuilder, Int64Builder, RecordBatch, StringArray, StringBuilder};
 use arrow::error::ArrowError;
 
-use super::labels::{Labels, append_display, constant, text_bytes};
+use super::labels::{Labels, append_display, constant, text_bytes, texts};
 use super::lists::{ColumnLists, ParamLists, TextLists};
 use super::loss::{Loss, Stake};
 use super::sessions::{number, numbers, times};
 use super::table::Table;
 use crate::session::value::write_text;
-use crate::session::{Direction, Exchange, Protocol, SessionInfo, Status};
+use crate::session::{Direction, Exchange, Judged, Protocol, SessionInfo, Status, Verdict};
 use crate::sql::Analysis;
 
 /// Builds the table `statements`.
@@ -47,6 +44,10 @@ pub(super) struct Statements {
     error_message: StringBuilder,
     bytes_in: Vec<i64>,
     bytes_out: Vec<i64>,
+    verdict: Vec<&'static str>,
+    guardrail: StringBuilder,
+    decided_by: StringBuilder,
+    held_us: Int64Builder,
     complete: BooleanBuilder,
     results_truncated: BooleanBuilder,
     params_truncated: BooleanBuilder,
@@ -85,6 +86,10 @@ impl Statements {
             error_message: StringBuilder::new(),
             bytes_in: Vec::new(),
             bytes_out: Vec::new(),
+            verdict: Vec::new(),
+            guardrail: StringBuilder::new(),
+            decided_by: StringBuilder::new(),
+            held_us: Int64Builder::new(),
             complete: BooleanBuilder::new(),
             results_truncated: BooleanBuilder::new(),
             params_truncated: BooleanBuilder::new(),
@@ -121,11 +126,12 @@ impl Statements {
         self.columns.append(exchange.columns.as_deref());
         self.rows.append_option(exchange.rows.map(number));
         self.command_tag.append_option(exchange.command_tag.as_deref());
-        self.status.push(status(exchange.status));
+        self.status.push(status(exchange));
         self.sqlstate.append_option(exchange.sqlstate.as_deref());
         self.error_message.append_option(exchange.error_message.as_deref());
         self.bytes_in.push(number(exchange.bytes_in));
         self.bytes_out.push(number(exchange.bytes_out));
+        self.append_judged(exchange.judged.as_deref());
         self.complete.append_value(exchange.complete);
         self.results_truncated.append_value(exchange.results_truncated);
         self.params_truncated.append_value(exchange.params_truncated || params_cut);
@@ -163,6 +169,18 @@ impl Statements {
         cut
     }
 
+    fn append_judged(&mut self, judged: Option<&Judged>) {
+        self.verdict.push(judged.map_or("none", |judged| match judged.verdict {
+            Verdict::Allowed => "allowed",
+            Verdict::Blocked => "blocked",
+            Verdict::Approved => "approved",
+            Verdict::Denied => "denied",
+        }));
+        self.guardrail.append_option(judged.and_then(|judged| judged.guardrail.as_deref()));
+        self.decided_by.append_option(judged.and_then(|judged| judged.decided_by.as_deref()));
+        self.held_us.append_option(judged.map(|judged| number(judged.held_us)));
+    }
+
     fn append_analysis(&mut self, analysis: Option<&Analysis>) {
         // Of what the parser cannot read nothing is claimed, not even that it reads no table.
         let known = analysis.filter(|analysis| analysis.unknown.is_none());
@@ -198,42 +216,41 @@ impl Statements {
     pub(super) fn finish(&mut self, node: &str) -> Result<(RecordBatch, Vec<Loss>), ArrowError> {
         let rows = self.len();
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.session_id.finish()),
+            texts(&mut self.session_id),
             numbers(&mut self.seq),
             constant(node, rows),
             times(&mut self.started_at),
             Arc::new(self.duration_us.finish()),
             Arc::new(self.first_row_us.finish()),
-            Arc::new(self.pg_user.finish()),
-            Arc::new(self.database.finish()),
-            Arc::new(self.application_name.finish()),
-            Arc::new(self.client_addr.finish()),
+            texts(&mut self.pg_user),
+            texts(&mut self.database),
+            texts(&mut self.application_name),
+            texts(&mut self.client_addr),
             Arc::new(StringArray::from_iter_values(self.protocol.drain(..))),
-            Arc::new(self.sql.finish()),
-            Arc::new(self.statement_name.finish()),
+            texts(&mut self.sql),
+            texts(&mut self.statement_name),
             self.params.finish()?,
             self.kinds.finish()?,
             self.tables_read.finish()?,
             self.tables_written.finish()?,
             self.functions.finish()?,
-            Arc::new(self.fingerprint.finish()),
+            texts(&mut self.fingerprint),
             self.columns.finish()?,
             Arc::new(self.rows.finish()),
-            Arc::new(self.command_tag.finish()),
+            texts(&mut self.command_tag),
             Arc::new(StringArray::from_iter_values(self.status.drain(..))),
-            Arc::new(self.sqlstate.finish()),
-            Arc::new(self.error_message.finish()),
+            texts(&mut self.sqlstate),
+            texts(&mut self.error_message),
             numbers(&mut self.bytes_in),
             numbers(&mut self.bytes_out),
-            // No guardrail decides yet: verdict, guardrail, decided_by, held_us.
-            constant("none", rows),
-            new_null_array(&DataType::Utf8, rows),
-            new_null_array(&DataType::Utf8, rows),
-            new_null_array(&DataType::Int64, rows),
+            Arc::new(StringArray::from_iter_values(self.verdict.drain(..))),
+            texts(&mut self.guardrail),
+            texts(&mut self.decided_by),
+            Arc::new(self.held_us.finish()),
             Arc::new(self.complete.finish()),
             Arc::new(self.results_truncated.finish()),
             Arc::new(self.params_truncated.finish()),
-            Arc::new(self.sql_unknown.finish()),
+            texts(&mut self.sql_unknown),
             numbers(&mut self.stream_start),
             numbers(&mut self.stream_end),
         ];
@@ -266,8 +283,12 @@ fn protocol(protocol: Protocol) -> &'static str {
     }
 }
 
-fn status(status: Status) -> &'static str {
-    match status {
+fn status(exchange: &Exchange) -> &'static str {
+    if exchange.judged.as_ref().is_some_and(|judged| judged.verdict.stops()) {
+        // Whatever the client got in its place.
+        return "blocked";
+    }
+    match exchange.status {
         Status::Completed => "completed",
         Status::Failed => "failed",
         Status::Skipped => "skipped",

@@ -10,7 +10,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::fixture::{MORNING, columns, end, exchange, recorder, row, session, with_params};
 use super::*;
-use crate::session::{Direction, GapReason, Micros, Sink, SqlState, Status};
+use crate::policy::Action;
+use crate::session::{Direction, GapReason, Judged, Micros, Sink, SqlState, Status, Verdict};
 
 #[test]
 fn what_was_said_is_in_the_files() {
@@ -90,6 +91,65 @@ fn what_was_said_is_in_the_files() {
     let gaps = read(folder.path(), Table::Gaps);
     assert_eq!(texts(&gaps, "reason"), owned(&["ring_full"]));
     assert_eq!(texts(&gaps, "direction"), owned(&["backend"]));
+}
+
+#[test]
+fn what_was_decided_stands_with_the_statement_and_as_a_decision() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut recorder = recorder(folder.path());
+    let session = session(1, MORNING);
+    let judged = |verdict, guardrail: Option<&str>| {
+        let guardrail = guardrail.map(Arc::from);
+        Some(Arc::new(Judged { verdict, guardrail, decided_by: Some("policy".into()), held_us: 53 }))
+    };
+    let mut allowed = exchange(0, MORNING, "select 1");
+    allowed.judged = judged(Verdict::Allowed, None);
+    // The client got an error in its place.
+    let mut blocked = exchange(1, MORNING, "drop table t");
+    (blocked.status, blocked.judged) = (Status::Failed, judged(Verdict::Blocked, Some("no-drop")));
+    let mut denied = exchange(2, MORNING, "truncate t");
+    (denied.status, denied.judged) = (Status::InFlight, judged(Verdict::Denied, Some("ask")));
+    for exchange in [&allowed, &blocked, &denied] {
+        recorder.statement(&session, exchange);
+    }
+    recorder.decision(
+        Some(&session),
+        &Decision {
+            seq: Some(1),
+            guardrail: Some("no-drop".into()),
+            action: Some(Action::Block),
+            verdict: Some(Outcome::Blocked),
+            reason: Some("condition true".to_owned()),
+            decided_by: Some("policy".into()),
+            held_us: Some(53),
+            sql: Some("drop table t".into()),
+            message: Some("schema changes go through migrations".to_owned()),
+            ..Decision::new(DecisionKind::Verdict, MORNING)
+        },
+    );
+    recorder.decision(None, &Decision::new(DecisionKind::PolicyLoaded, MORNING));
+    assert_eq!(recorder.finish().unwrap(), Summary { rows: 5, files: 2, lost_rows: 0 });
+
+    let statements = read(folder.path(), Table::Statements);
+    assert_eq!(texts(&statements, "verdict"), owned(&["allowed", "blocked", "denied"]));
+    assert_eq!(texts(&statements, "status"), owned(&["completed", "blocked", "blocked"]));
+    assert_eq!(texts(&statements, "guardrail")[1..], owned(&["no-drop", "ask"]));
+    assert_eq!(texts(&statements, "decided_by"), owned(&["policy"; 3]));
+    assert_eq!(column(&statements, "held_us").as_primitive::<Int64Type>().values(), &[53; 3]);
+    let decisions = read(folder.path(), Table::Decisions);
+    assert_eq!(texts(&decisions, "kind"), owned(&["verdict", "policy_loaded"]));
+    let of_session = [
+        ("session_id", session.origin.id.0.to_string()),
+        ("pg_user", "alice".to_owned()),
+        ("client_addr", "10.1.2.3".to_owned()),
+        ("action", "block".to_owned()),
+        ("verdict", "blocked".to_owned()),
+        ("sql", "drop table t".to_owned()),
+    ];
+    for (name, expected) in of_session {
+        assert_eq!(texts(&decisions, name), [Some(expected), None], "{name}");
+    }
+    assert!(column(&decisions, "seq").is_null(1) && column(&decisions, "held_us").is_null(1));
 }
 
 #[test]

@@ -20,6 +20,7 @@ use super::row_group::{Encoder, RowGroup};
 use super::settled;
 use super::table::Table;
 use super::{RecordError, Settings, Summary};
+use crate::seal::{Chain, Contents, What};
 use crate::telemetry::metrics;
 
 /// Turns batches into files.
@@ -32,6 +33,8 @@ pub(super) struct Writer {
     /// How often the journal is brought to the disk; none if never.
     sync: Option<Duration>,
     synced: Instant,
+    /// When the chain's head was anchored last.
+    anchored: Instant,
 }
 
 /// The rows of one table and day that are on their way to one file.
@@ -57,6 +60,8 @@ struct Disk {
     shelf: Arc<Shelf>,
     /// Which journal the rows stand in.
     journal: u128,
+    /// The proof of what is published.
+    seals: Chain,
     summary: Summary,
     /// Since when, and when it was last said, while attempts fail.
     trouble: Option<(Instant, Instant)>,
@@ -70,16 +75,18 @@ impl Writer {
         queue: Arc<Queue>,
         shelf: Arc<Shelf>,
         journal: u128,
+        seals: Chain,
     ) -> Self {
         let summary = Summary::default();
         Self {
-            disk: Disk { place, queue, shelf, journal, summary, trouble: None, last_error: None },
+            disk: Disk { place, queue, shelf, journal, seals, summary, trouble: None, last_error: None },
             slots: Vec::new(),
             rotate_age: settings.rotate_age,
             rotate_size: settings.rotate_size,
             node: settings.node.clone(),
             sync: settings.journal_sync,
             synced: Instant::now(),
+            anchored: Instant::now(),
         }
     }
 
@@ -96,12 +103,14 @@ impl Writer {
                     drop(rows);
                     queue.done(bytes, self.unfinished());
                 }
+                Next::Complete => self.complete_all(),
                 Next::Nothing => {}
                 Next::Closed => break,
             }
             self.rotate();
             queue.set_unfinished(self.unfinished());
             self.keep_journal();
+            self.anchor();
         }
         self.close()
     }
@@ -134,6 +143,15 @@ impl Writer {
             }
         }
         shelf.sweep(self.sync.is_some());
+    }
+
+    /// Anchors the chain's head when it is time.
+    fn anchor(&mut self) {
+        let due = self.disk.seals.anchors().is_some_and(|anchor| self.anchored.elapsed() >= anchor.every);
+        if due {
+            self.anchored = Instant::now();
+            self.disk.anchor();
+        }
     }
 
     fn encode(
@@ -186,11 +204,16 @@ impl Writer {
         }
     }
 
-    fn close(mut self) -> Result<Summary, RecordError> {
+    fn complete_all(&mut self) {
         for slot in std::mem::take(&mut self.slots) {
             slot.complete(&mut self.disk);
         }
+    }
+
+    fn close(mut self) -> Result<Summary, RecordError> {
+        self.complete_all();
         self.declare();
+        self.disk.anchor();
         let rows = self.disk.queue.losses(|losses| losses.rows());
         if rows > 0 {
             let source = self.disk.last_error.unwrap_or_else(|| io::Error::other("unknown"));
@@ -218,9 +241,7 @@ impl Writer {
             let Ok((rows, stake)) = gaps.finish(&self.node) else { continue };
             self.write(Table::Gaps, day, &rows, &stake, None);
         }
-        for slot in std::mem::take(&mut self.slots) {
-            slot.complete(&mut self.disk);
-        }
+        self.complete_all();
     }
 }
 
@@ -315,17 +336,22 @@ impl Slot {
     }
 
     fn complete_file(&mut self, disk: &mut Disk, mut file: GrowingFile) {
-        if let Err(error) = file.complete(settled::footer(disk.journal, &self.file_spans)) {
-            disk.fails(error);
-            return self.lose_file(disk, file);
-        }
+        let contents = match file.complete(&disk.place, settled::footer(disk.journal, &self.file_spans)) {
+            Ok(contents) => contents,
+            Err(error) => {
+                disk.fails(error);
+                return self.lose_file(disk, file);
+            }
+        };
         if !disk.wait_committed(self.file_spans.last()) {
             // The recorder is gone without its last commit: these rows come again from the kernel.
             return file.discard();
         }
         let mut last = false;
-        while let Err(error) = file.publish(&disk.place) {
+        let mut sealed = false;
+        while let Err(error) = publish(disk, &mut file, &contents, &mut sealed) {
             if !disk.wait_after(error, &mut last) {
+                disk.withdraw(contents, sealed);
                 return self.lose_file(disk, file);
             }
         }
@@ -356,6 +382,21 @@ impl Disk {
         }
         *last = self.queue.wait_closed(RETRY);
         true
+    }
+
+    /// Takes back that a file was `sealed` which is not published.
+    fn withdraw(&mut self, contents: Contents, sealed: bool) {
+        let file = contents.file;
+        if sealed && let Err(error) = self.seals.append(What::Withdrawn { file: file.clone() }) {
+            tracing::error!(file, %error, "this file was sealed, could not be published, and will be missed by `verify`");
+        }
+    }
+
+    fn anchor(&mut self) {
+        if let Err(error) = self.seals.anchor() {
+            metrics::STORAGE_ERRORS.add(1);
+            tracing::error!("cannot anchor the chain of seals: {error} (see docs/errors.md#anchor-failed)");
+        }
     }
 
     /// Waits until the journal has committed the row at `last`: for as long as the recorder takes until its next
@@ -401,6 +442,21 @@ impl Disk {
     }
 }
 
+/// Seals a file, unless it is `sealed`, and publishes it: in this order, so that no file ever stands there without a seal.
+fn publish(
+    disk: &mut Disk,
+    file: &mut GrowingFile,
+    contents: &Contents,
+    sealed: &mut bool,
+) -> io::Result<()> {
+    file.keep(&disk.place)?;
+    if !*sealed {
+        disk.seals.append(What::File(contents.clone()))?;
+        *sealed = true;
+    }
+    file.publish(&disk.place)
+}
+
 /// Closes the queue when the writer ends, however it ends.
 struct CloseOnDrop(Arc<Queue>);
 
@@ -426,7 +482,7 @@ const REMINDER: Duration = Duration::from_secs(60);
 const ROW_GROUP_BYTES: usize = 8 << 20;
 
 /// Tables and days that grow at once. Two days of each table overlap at midnight.
-const MAX_SLOTS: usize = 8;
+const MAX_SLOTS: usize = 10;
 
 /// Spans of the journal that one file names in its footer. There are several where losses or other days lie between.
 const MAX_SPANS: usize = 64;

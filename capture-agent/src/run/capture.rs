@@ -2,17 +2,25 @@
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use capture_common::{OpenInfo, SessionKey, Tracked};
+use capture_common::{BACKEND, HOLD_GUARD, LOSS_RING_FULL, OpenInfo, SessionKey, Tracked};
 use tracing::{debug, error, info, warn};
 
+use super::reload::Reloaded;
+use super::rules::Rules;
 use super::servers::Servers;
 use super::sessions::{Clock, Sessions};
-use crate::config::OnStop;
-use crate::probes::{Counters, Event, Kernel, Ring, monotonic_now, raise_priority};
+use super::verdicts::{Hands, Verdicts, give_orders};
+use super::{decisions, shim};
+use crate::config::{Config, OnStop};
+use crate::enforce::{Backends, Overruns};
+use crate::probes::{Counters, Event, Form, Kernel, Ring, Stop, Way, monotonic_now, raise_priority};
 use crate::record::{Recorder, Recovery};
+use crate::session::Origin;
 use crate::telemetry::metrics;
 
 /// Everything that the capture thread owns.
@@ -22,6 +30,17 @@ pub(super) struct Capture {
     pub(super) sessions: Sessions,
     pub(super) servers: Servers,
     pub(super) recorder: Recorder,
+    /// The way to stopped backends; none if no rule has any stopped.
+    pub(super) backends: Option<Backends>,
+    /// Those that wait for their record.
+    pub(super) overruns: Overruns,
+    /// Those that wait for a verdict.
+    pub(super) verdicts: Verdicts,
+    /// The configuration as it was at the start, and its file.
+    pub(super) config: Config,
+    pub(super) file: Option<PathBuf>,
+    /// The file's later versions.
+    pub(super) reloads: Receiver<Reloaded>,
     pub(super) on_stop: OnStop,
     /// When this agent took over, in nanoseconds of `CLOCK_MONOTONIC`.
     pub(super) began: u64,
@@ -37,9 +56,9 @@ struct Rounds {
     counters: Counters,
     /// When the last commit was, and how long it took.
     commit: (u64, u64),
-    /// What the kernel had counted when it last lost something. Compared once all that it delivered before has
-    /// been drained.
-    snapshot: Option<Vec<Tracked>>,
+    /// What the kernel had counted when it last lost something, and where the ring ended then. Compared once all that
+    /// it delivered before has been drained.
+    snapshot: Option<(Vec<Tracked>, u64)>,
 }
 
 impl Capture {
@@ -58,7 +77,7 @@ impl Capture {
                 "going on where the last agent ended"
             );
         } else {
-            self.sessions.stop(Clock::now().unix(monotonic_now()), &mut self.recorder);
+            self.sessions.set_aside();
         }
         self.recorder.save_state(EPOCH, &self.kernel.epoch.to_le_bytes());
     }
@@ -66,6 +85,8 @@ impl Capture {
     /// Finds the servers and sessions that are there.
     pub(super) fn scan(&mut self) {
         self.servers.scan(&mut self.kernel, &mut self.sessions, &mut self.recorder);
+        // Those whose sessions go on were found by now.
+        self.sessions.stop_left(Clock::now().unix(monotonic_now()), &mut self.recorder);
     }
 
     /// Captures until `stop` is set; `wake` is readable then. Then drains and writes what there is.
@@ -82,12 +103,21 @@ impl Capture {
             commit: (now, 0),
             snapshot: None,
         };
+        self.ring.wake_by(wake)?;
         while !stop.load(Ordering::Acquire) {
-            let limit = if self.servers.any_starting() { LOOK_AGAIN } else { TICK };
-            self.ring.wait(wake, limit)?;
-            let drained = self.drain(rounds.clock);
+            let limit = match self.overruns.any() {
+                true => Duration::ZERO,
+                _ if self.servers.any_starting() => LOOK_AGAIN,
+                _ => TICK,
+            };
+            self.ring.wait(limit)?;
+            self.drain(rounds.clock);
+            self.reload();
+            give_orders(&mut self.kernel, &mut self.sessions);
+            self.attend(rounds.clock);
+            self.sweep();
             self.servers.look_again(&mut self.kernel);
-            self.now_and_then(&mut rounds, drained < BATCH && !self.ring.must_acknowledge());
+            self.now_and_then(&mut rounds);
             self.commit_if_due(&mut rounds);
         }
         self.finish()
@@ -95,17 +125,19 @@ impl Capture {
 
     /// Handles at most a batch of events. Returns how many there were.
     fn drain(&mut self, clock: Clock) -> usize {
-        let Self { kernel, ring, sessions, servers, recorder, began, .. } = self;
+        let Self { kernel, ring, sessions, servers, recorder, backends, verdicts, began, .. } = self;
         ring.drain(BATCH, |event| match event {
-            Event::Data { key, offset, .. } => {
-                if !sessions.data(&event, clock, recorder) {
-                    let info =
-                        kernel.tracked(key.tgid).filter(|entry| entry.session == key).map(|entry| entry.open);
-                    let mut origin = servers.origin(&info.unwrap_or_default(), key, clock);
-                    // An earlier agent's, whose state is lost or of another layout.
-                    origin.partial = kernel.adopted && key.born < *began && offset > 0;
-                    sessions.begin(key, origin, recorder);
-                    sessions.data(&event, clock, recorder);
+            Event::Data { key, at, from_server, offset, end_of_call, stop, bytes, .. } => {
+                let origin = |key, offset| first_seen(key, offset, kernel, servers, *began, clock);
+                sessions.data_of_any(&event, clock, origin, recorder);
+                let mut hands = Hands { kernel, sessions, backends: backends.as_mut(), recorder };
+                match stop {
+                    Stop::Held if end_of_call => verdicts.held(key, at, bytes, &mut hands),
+                    Stop::Failed { ended } if end_of_call => verdicts.missed(key, offset, ended, &mut hands),
+                    _ if !from_server && hands.sessions.watched(key) => {
+                        verdicts.watch(key, offset, &mut hands);
+                    }
+                    _ => {}
                 }
             }
             Event::Open { key, info, .. } => sessions.begin(key, servers.origin(&info, key, clock), recorder),
@@ -114,10 +146,112 @@ impl Capture {
                 if !sessions.contains(key.tgid) {
                     sessions.begin(key, servers.origin(&OpenInfo::default(), key, clock), recorder);
                 }
+                if let Some(session) = sessions.info(key) {
+                    verdicts.ended(session.origin.id);
+                }
                 sessions.close(key, clock.unix(at), &info, recorder);
             }
             Event::Exec { tgid } => servers.executed(tgid, kernel),
         })
+    }
+
+    /// Takes over the rules of a file that has changed, or says why not.
+    fn reload(&mut self) {
+        let Ok(reloaded) = self.reloads.try_recv() else { return };
+        let taken = reloaded.and_then(|config| {
+            self.take_rules(&Rules::new(Arc::new(config.policy.clone())))
+                .map_err(|error| format!("{error:#}"))?;
+            Ok(config)
+        });
+        let file = self.file.as_deref();
+        match taken {
+            Ok(config) => {
+                info!(
+                    "the configuration file has changed: its rules hold from now on, the rest from the next start"
+                );
+                decisions::policy_loaded(&config, file, &mut self.recorder);
+            }
+            Err(error) => {
+                warn!(
+                    error,
+                    "the configuration file has changed and is wrong: the old rules stay (see docs/errors.md#reload)"
+                );
+                decisions::policy_refused(&error, file, &mut self.recorder);
+            }
+        }
+    }
+
+    fn take_rules(&mut self, rules: &Rules) -> anyhow::Result<()> {
+        if self.backends.is_none() && (rules.require_any() || rules.guard_any()) {
+            self.backends = Some(shim::backends(&self.config, self.file.as_deref(), &self.kernel)?);
+        }
+        self.verdicts.prepare(rules.policy(), &self.config, &self.kernel)?;
+        self.verdicts.set_policy(Arc::clone(rules.policy()));
+        self.kernel.set_default_orders(rules.default_orders())?;
+        self.sessions.set_rules(rules);
+        Ok(())
+    }
+
+    /// Sees to holds of which no event told.
+    fn sweep(&mut self) {
+        let Self { kernel, sessions, backends, verdicts, recorder, .. } = self;
+        let mut hands = Hands { kernel, sessions, backends: backends.as_mut(), recorder };
+        verdicts.sweep(monotonic_now(), &mut hands);
+    }
+
+    /// Lets the backends go on that wait because the ring had no room for their bytes: once these are recorded.
+    fn attend(&mut self, clock: Clock) {
+        let Self { kernel, ring, sessions, servers, recorder, began, backends, overruns, .. } = self;
+        let Some(backends) = backends else { return };
+        overruns.look(backends, monotonic_now(), || kernel.held(), || ring.end());
+        let ready = overruns.ready(ring.position());
+        if ready.is_empty() {
+            return;
+        }
+        let fetched: Vec<_> = ready
+            .iter()
+            .map(|hold| {
+                let mut held = Vec::new();
+                let fetched = backends.fetch(hold, |offset, bytes| {
+                    let end_of_call = offset + bytes.len() as u64 == hold.offset + hold.len;
+                    let event = Event::Data {
+                        key: hold.session,
+                        at: hold.at,
+                        from_server: hold.direction == BACKEND,
+                        offset,
+                        loss: LOSS_RING_FULL,
+                        end_of_call,
+                        form: Form::of_hold(hold),
+                        stop: Stop::No,
+                        bytes,
+                    };
+                    if hold.flags & HOLD_GUARD != 0 {
+                        held.extend_from_slice(bytes);
+                    }
+                    let origin = |key, offset| first_seen(key, offset, kernel, servers, *began, clock);
+                    sessions.data_of_any(&event, clock, origin, recorder);
+                });
+                if let Err(error) = &fetched {
+                    warn!(pid = hold.session.tgid, bytes = hold.len, %error, "a required recording has a gap: the bytes of a stopped backend cannot be read (see docs/errors.md#hold-unread)");
+                }
+                fetched.map(|()| held)
+            })
+            .collect();
+        // Before they go on: what they wait with is nowhere else.
+        self.commit();
+        let Self { kernel, sessions, backends: Some(backends), verdicts, recorder, .. } = self else {
+            return;
+        };
+        for (hold, fetched) in ready.iter().zip(fetched) {
+            match fetched {
+                Ok(bytes) if hold.flags & HOLD_GUARD != 0 => {
+                    let mut hands = Hands { kernel, sessions, backends: Some(backends), recorder };
+                    verdicts.held(hold.session, hold.at, &bytes, &mut hands);
+                }
+                Ok(_) => backends.release(hold, Way::On),
+                Err(_) => backends.release(hold, Way::of_failure(hold)),
+            }
+        }
     }
 
     /// What was handed on so far becomes permanent, and may go from the ring. A commit saves all sessions that have
@@ -125,7 +259,7 @@ impl Capture {
     fn commit_if_due(&mut self, rounds: &mut Rounds) {
         let (last, took) = rounds.commit;
         let now = monotonic_now();
-        let rested = now.saturating_sub(last) >= took.saturating_mul(COMMIT_REST);
+        let rested = now.saturating_sub(last) >= took.saturating_mul(COMMIT_REST).max(nanos(COMMIT_AGE));
         if rested || self.ring.must_acknowledge() {
             self.commit();
             rounds.commit = (now, monotonic_now().saturating_sub(now));
@@ -138,17 +272,23 @@ impl Capture {
         self.ring.acknowledge();
     }
 
-    fn now_and_then(&mut self, rounds: &mut Rounds, drained_all: bool) {
+    fn now_and_then(&mut self, rounds: &mut Rounds) {
         let now = monotonic_now();
         if now.saturating_sub(rounds.tick) < nanos(TICK) {
             return;
         }
         rounds.tick = now;
+        self.kernel.beat();
         self.kernel.flush_log();
         rounds.clock = Clock::now();
         let unix = rounds.clock.unix(now);
         self.recorder.tick(unix);
-        if drained_all && let Some(tracked) = rounds.snapshot.take() {
+        for server in self.servers.newly_named() {
+            self.sessions.name(&server);
+        }
+        let position = self.ring.position();
+        if let Some((mut tracked, _)) = rounds.snapshot.take_if(|(_, end)| *end <= position) {
+            tracked.retain(|entry| !self.overruns.holds(entry.session.tgid));
             let origin = |info: &OpenInfo, key| self.servers.origin(info, key, rounds.clock);
             for tgid in self.sessions.reconcile(&tracked, unix, origin, &mut self.recorder) {
                 self.kernel.forget(tgid);
@@ -156,13 +296,19 @@ impl Capture {
         }
         match self.kernel.counters() {
             Ok(counters) => {
-                if counters.lost_events != rounds.counters.lost_events {
+                if counters.lost_bytes != rounds.counters.lost_bytes {
                     warn!(
                         events = counters.lost_events - rounds.counters.lost_events,
                         bytes = counters.lost_bytes - rounds.counters.lost_bytes,
                         "the recorder fell behind: these are declared in `gaps`; see docs/errors.md#ring-full"
                     );
-                    rounds.snapshot = Some(self.kernel.all_tracked());
+                }
+                // Of those that were held, somebody else may have let one go on unrecorded.
+                if counters.lost_bytes != rounds.counters.lost_bytes
+                    || counters.lost_events != rounds.counters.lost_events
+                    || counters.held != rounds.counters.held
+                {
+                    rounds.snapshot = Some((self.kernel.all_tracked(), self.ring.end()));
                 }
                 rounds.counters = counters;
                 self.publish(counters);
@@ -181,6 +327,9 @@ impl Capture {
         metrics::LOST_EVENTS.set(counters.lost_events);
         metrics::LOST_BYTES.set(counters.lost_bytes);
         metrics::UNTRACKED.set(counters.untracked);
+        metrics::HELD.set(counters.held);
+        metrics::GUARDED.set(counters.guarded);
+        metrics::UNHELD.set(counters.unheld);
         metrics::SERVERS.set(self.servers.len() as u64);
         metrics::SESSIONS.set(self.sessions.len() as u64);
         if let Some(path) = &self.metrics_file
@@ -195,17 +344,31 @@ impl Capture {
         let clock = Clock::now();
         if self.on_stop == OnStop::Stay && self.kernel.is_pinned() {
             self.drain(clock);
+            self.overruns.ask_again();
+            self.attend(clock);
             self.commit();
             self.sessions.pause(&self.kernel.all_tracked(), &mut self.recorder);
             self.recorder.suspend()?;
             return Ok(());
         }
         self.kernel.detach();
-        while self.drain(clock) > 0 {
+        loop {
+            let drained = self.drain(clock);
+            // Also when nothing was drained: a backend may have been stopped just before the hooks went.
+            self.overruns.ask_again();
+            self.attend(clock);
             self.commit();
+            if drained == 0 && !self.overruns.any() {
+                break;
+            }
         }
+        self.kernel.unpin();
         let at = clock.unix(monotonic_now());
-        let tracked = self.kernel.all_tracked();
+        let mut tracked = self.kernel.all_tracked();
+        for entry in &mut tracked {
+            // No program is at work any more: what was not told by now is lost.
+            entry.told = entry.offset;
+        }
         let origin = |info: &OpenInfo, key| self.servers.origin(info, key, clock);
         self.sessions.reconcile(&tracked, at, origin, &mut self.recorder);
         self.sessions.stop(at, &mut self.recorder);
@@ -217,6 +380,21 @@ impl Capture {
     }
 }
 
+/// What a session looks like of which something else than its beginning is seen first.
+fn first_seen(
+    key: SessionKey,
+    offset: u64,
+    kernel: &Kernel,
+    servers: &Servers,
+    began: u64,
+    clock: Clock,
+) -> Origin {
+    let info = kernel.tracked(key.tgid).filter(|entry| entry.session == key).map(|entry| entry.open);
+    // An earlier agent's, whose state is lost or of another layout.
+    let partial = kernel.adopted && key.born < began && offset > 0;
+    Origin { partial, ..servers.origin(&info.unwrap_or_default(), key, clock) }
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -224,6 +402,8 @@ fn nanos(duration: Duration) -> u64 {
 /// On a host whose processors are all busy the reader must not wait for its turn until the ring is full. It needs
 /// a few percent of one processor; with these levels it gets them promptly.
 const PRIORITY: i32 = 10;
+/// The least time between two commits. What waits for one is in the ring as long.
+const COMMIT_AGE: Duration = Duration::from_millis(20);
 /// A commit comes after this many times the time that the last one took.
 const COMMIT_REST: u64 = 20;
 /// Names the state that says which kernel side all others belong to.

@@ -3,16 +3,21 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::probes::Selector;
+use super::rights;
+use crate::config::Config;
 use crate::probes::doctor::{self, Check, Verdict};
+use crate::probes::{Access, Selector};
+use crate::shim::Eyes;
 
 /// Examines this host. Fails if anything keeps capture from working.
 ///
 /// # Errors
 ///
 /// If stdout cannot be written.
-pub fn doctor(servers: &[Selector], json: bool) -> anyhow::Result<ExitCode> {
-    let checks = doctor::examine(servers);
+pub fn doctor(config: &Config, servers: &[Selector], json: bool) -> anyhow::Result<ExitCode> {
+    let shim = rights::socket(config).and_then(|socket| Eyes::open(socket).ok());
+    let access = shim.as_ref().map(|shim| -> &dyn Access { shim });
+    let checks = doctor::examine(servers, access);
     let mut out = io::stdout().lock();
     if json {
         print_json(&checks, &mut out)?;

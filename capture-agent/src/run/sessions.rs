@@ -1,20 +1,23 @@
 //! The open sessions, and what the kernel's keys, clocks and reasons mean to the rooms below.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use capture_common::{
-    BACKEND, CloseInfo, FRONTEND, OpenInfo, ROLE_BACKEND, STATE_CLOSED, SessionKey, Tracked,
+    BACKEND, CloseInfo, FRONTEND, Hold, OpenInfo, Orders, ROLE_BACKEND, STATE_CLOSED, SessionKey, Tracked,
 };
-use uuid::{NoContext, Timestamp, Uuid};
 
-use crate::probes::{self, Event, Form, OpenBackend};
+use super::open::{Guarded, Open};
+use super::rules::Rules;
+use crate::enforce::{Case, Guard};
+use crate::probes::{self, Event, Form};
 use crate::record::Recorder;
 use crate::session::{
-    Close, Data, Direction, Limits, Micros, Origin, ServerOrigin, Session, SessionId, Transport,
+    Close, Data, Direction, Exchange, Gap, Judged, Limits, Micros, Origin, RowValues, ServerOrigin, Session,
+    SessionEnd, SessionInfo, Sink,
 };
 use crate::streams::Loss;
+use crate::telemetry::metrics;
 
 /// Turns the kernel's clock into the Unix time.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +40,14 @@ impl Clock {
 /// Every session that has begun and not ended.
 pub(super) struct Sessions {
     open: HashMap<u32, Open, foldhash::fast::RandomState>,
+    /// Those of an earlier agent, by process, since whose end nobody has captured.
+    left: HashMap<u32, Open>,
     limits: Limits,
+    rules: Rules,
+    /// Whether any guardrail looks at statements.
+    watching: bool,
+    /// What the kernel side is to be told of sessions whose rule was found.
+    orders: Vec<(SessionKey, Orders)>,
     /// Processes whose sessions have changed since they were last saved.
     changed: Vec<u32>,
     /// Sessions that were saved once and have ended since.
@@ -45,29 +55,34 @@ pub(super) struct Sessions {
     state: Vec<u8>,
 }
 
-struct Open {
-    key: SessionKey,
-    session: Session,
-    /// Whether it stands in `Sessions::changed`.
-    changed: bool,
-    saved: bool,
-    /// The version of the prepared statements that were saved last.
-    prepared: u64,
-}
-
-impl Open {
-    /// Something has happened that must be saved.
-    fn touch(&mut self, changed: &mut Vec<u32>) {
-        if !self.changed {
-            self.changed = true;
-            changed.push(self.key.tgid);
+impl Sessions {
+    pub(super) fn new(rules: Rules) -> Self {
+        let limits = Limits::default();
+        Self {
+            open: HashMap::default(),
+            left: HashMap::new(),
+            limits,
+            watching: rules.watch_any(),
+            rules,
+            orders: Vec::new(),
+            changed: Vec::new(),
+            ended: Vec::new(),
+            state: Vec::new(),
         }
     }
-}
 
-impl Sessions {
-    pub(super) fn new(limits: Limits) -> Self {
-        Self { open: HashMap::default(), limits, changed: Vec::new(), ended: Vec::new(), state: Vec::new() }
+    /// Other rules hold from now on; the kernel side has been told what they mean for sessions that it does not know.
+    pub(super) fn set_rules(&mut self, rules: &Rules) {
+        self.rules = rules.clone();
+        self.watching = rules.watch_any();
+        for open in self.open.values_mut() {
+            open.guarded.orders = rules.default_orders();
+            open.guarded.forget();
+            open.rule(&self.rules, &mut self.orders);
+            if self.watching {
+                open.arm(&self.rules, &mut self.orders);
+            }
+        }
     }
 
     /// How many sessions are open.
@@ -90,7 +105,11 @@ impl Sessions {
         let at = origin.started_at;
         let session = Session::new(origin, self.limits);
         self.changed.push(key.tgid);
-        let open = Open { key, session, changed: true, saved: false, prepared: 0 };
+        let mut open = Open { changed: true, ..Open::new(key, session, &self.rules) };
+        open.rule(&self.rules, &mut self.orders);
+        if self.watching {
+            open.arm(&self.rules, &mut self.orders);
+        }
         if let Some(stale) = self.open.insert(key.tgid, open) {
             // Its end was never told; its process id is in use again.
             self.ended.extend(stale.saved.then_some(stale.key));
@@ -100,8 +119,8 @@ impl Sessions {
 
     /// Bytes passed. False if the session is not known.
     #[inline]
-    pub(super) fn data(&mut self, event: &Event<'_>, clock: Clock, recorder: &mut Recorder) -> bool {
-        let Event::Data { key, at, from_server, offset, loss, end_of_call, form, bytes } = *event else {
+    fn data(&mut self, event: &Event<'_>, clock: Clock, recorder: &mut Recorder) -> bool {
+        let Event::Data { key, at, from_server, offset, loss, end_of_call, form, bytes, .. } = *event else {
             return true;
         };
         let Some(open) = self.open.get_mut(&key.tgid).filter(|open| open.key == key) else { return false };
@@ -112,9 +131,106 @@ impl Sessions {
             return true;
         }
         let loss = Loss::from_code(loss);
-        let (plaintext, at) = (form == Form::Plaintext, clock.unix(at));
-        open.session.data(Data { direction, offset, bytes, loss, end_of_call, plaintext, at }, recorder);
+        if form == (Form::Plaintext { gss: true }) {
+            open.session.by_gss();
+        }
+        let (plaintext, at) = (matches!(form, Form::Plaintext { .. }), clock.unix(at));
+        let data = Data { direction, offset, bytes, loss, end_of_call, plaintext, at };
+        if open.skip {
+            open.session.data(data, &mut Skipped(recorder));
+        } else {
+            open.session.data(data, recorder);
+        }
+        if !open.ruled {
+            open.rule(&self.rules, &mut self.orders);
+        }
+        if self.watching {
+            open.arm(&self.rules, &mut self.orders);
+        }
         true
+    }
+
+    /// Whether any guardrail may be about the session.
+    #[inline]
+    pub(super) fn watched(&self, key: SessionKey) -> bool {
+        self.watching && self.open.get(&key.tgid).is_some_and(|open| open.key == key && open.guarded.watched)
+    }
+
+    /// What is decided about what the client asks for with bytes behind `offset`, by the kernel side's count; and where that
+    /// is in its stream. None if the session is not known.
+    pub(super) fn decide(
+        &mut self,
+        key: SessionKey,
+        offset: u64,
+        guard: &mut Guard,
+    ) -> Option<(u64, Vec<Case>)> {
+        let open = self.open.get_mut(&key.tgid).filter(|open| open.key == key)?;
+        let start = open.session.place_of(offset);
+        Some((start, guard.decide(&open.session, &mut open.guarded.unsettled, start)))
+    }
+
+    /// The session's facts, and a place for what was decided about the messages at offsets of its client's stream.
+    pub(super) fn judge(&mut self, key: SessionKey, judged: impl Iterator<Item = (u64, Judged)>) {
+        let Some(open) = self.open.get_mut(&key.tgid).filter(|open| open.key == key) else { return };
+        for (offset, judged) in judged {
+            open.session.note_verdict(offset, Arc::new(judged));
+        }
+    }
+
+    /// What is known of a session.
+    pub(super) fn info(&self, key: SessionKey) -> Option<&SessionInfo> {
+        self.open.get(&key.tgid).filter(|open| open.key == key).map(|open| open.session.info())
+    }
+
+    /// The session's orders, with the place where its client's next message begins, if that is known.
+    pub(super) fn orders_with_frame(&self, key: SessionKey) -> Option<Orders> {
+        let open = self.open.get(&key.tgid).filter(|open| open.key == key)?;
+        Some(Orders { frame: open.session.next_message()?.saturating_add(1), ..open.guarded.orders })
+    }
+
+    /// Whether all was seen that the client had sent when its backend was stopped.
+    pub(super) fn has_received(&self, hold: &Hold) -> bool {
+        let open = self.open.get(&hold.session.tgid).filter(|open| open.key == hold.session);
+        open.is_some_and(|open| open.session.has_received(hold.offset.saturating_add(hold.len)))
+    }
+
+    /// What the kernel side is to be told since this was last asked.
+    pub(super) fn orders(&mut self) -> impl Iterator<Item = (SessionKey, Orders)> {
+        self.orders.drain(..)
+    }
+
+    /// Bytes passed, perhaps of a session that is not known yet: then `origin` says what it looks like from outside, by
+    /// its key and the bytes' place in its stream.
+    #[inline]
+    pub(super) fn data_of_any(
+        &mut self,
+        event: &Event<'_>,
+        clock: Clock,
+        origin: impl FnOnce(SessionKey, u64) -> Origin,
+        recorder: &mut Recorder,
+    ) {
+        if let Event::Data { key, offset, .. } = *event
+            && !self.data(event, clock, recorder)
+        {
+            self.begin(key, origin(key, offset), recorder);
+            self.data(event, clock, recorder);
+        }
+    }
+
+    /// More is known of a server, and so of its open sessions.
+    pub(super) fn name(&mut self, server: &Arc<ServerOrigin>) {
+        for open in self.open.values_mut() {
+            if open.session.info().origin.server.pid == server.pid {
+                open.session.set_server(Arc::clone(server));
+                open.touch(&mut self.changed);
+                // A rule may ask for the name.
+                open.rule(&self.rules, &mut self.orders);
+                if self.watching {
+                    open.guarded.forget();
+                    open.arm(&self.rules, &mut self.orders);
+                }
+            }
+        }
     }
 
     /// A backend exited.
@@ -122,11 +238,18 @@ impl Sessions {
         if self.open.get(&key.tgid).is_none_or(|open| open.key != key) {
             return;
         }
-        if let Some(open) = self.open.remove(&key.tgid) {
+        if let Some(mut open) = self.open.remove(&key.tgid) {
             self.ended.extend(open.saved.then_some(key));
+            open.tell_skip(recorder);
             let CloseInfo { end: ends, socket, exit_code: exit_status, .. } = *info;
             let losses = info.loss.map(Loss::from_code);
-            open.session.close(Close { ends, socket, losses, exit_status, at }, recorder);
+            count_unnamed(&open.session);
+            let close = Close { ends, socket, losses, exit_status, at };
+            if open.skip {
+                open.session.close(close, &mut Skipped(recorder));
+            } else {
+                open.session.close(close, recorder);
+            }
         }
     }
 
@@ -159,18 +282,72 @@ impl Sessions {
                 && open.key == entry.session
             {
                 open.session.socket_at(entry.socket);
-                advance(&mut open.session, entry.offset, entry.loss, at, recorder);
+                advance(&mut open.session, entry.told, entry.loss, at, recorder);
                 open.touch(&mut self.changed);
             }
         }
         ended
     }
 
-    /// The agent stops: every session is written as it stands.
-    pub(super) fn stop(&mut self, at: Micros, recorder: &mut Recorder) {
-        for (_, open) in self.open.drain() {
+    /// Nobody has captured since the sessions were saved: each waits for [`Sessions::take_up`].
+    pub(super) fn set_aside(&mut self) {
+        self.left.extend(self.open.drain());
+    }
+
+    /// Whether an earlier agent left a session of this process.
+    pub(super) fn is_left(&self, tgid: u32) -> bool {
+        self.left.contains_key(&tgid)
+    }
+
+    /// A session that was found open goes on where an earlier agent left it, with a gap of what nobody captured: before
+    /// it was found, `moved` bytes had passed over its socket. False if that agent did not have it.
+    pub(super) fn take_up(
+        &mut self,
+        key: SessionKey,
+        origin: &Origin,
+        moved: [u64; 2],
+        recorder: &mut Recorder,
+    ) -> bool {
+        let Some(mut open) = self.left.remove(&key.tgid) else { return false };
+        let known = &open.session.info().origin;
+        let same = (known.client_addr, known.client_port) == (origin.client_addr, origin.client_port)
+            && known.client_port.is_some();
+        if !same || !open.session.resume_at(moved, origin.started_at, recorder) {
+            self.left.insert(key.tgid, open);
+            return false;
+        }
+        self.ended.extend(open.saved.then_some(open.key));
+        self.changed.push(key.tgid);
+        // The kernel side knows nothing of it.
+        let guarded = Guarded::new(&self.rules);
+        let mut open = Open { key, changed: true, saved: false, ruled: false, guarded, ..open };
+        open.rule(&self.rules, &mut self.orders);
+        if self.watching {
+            open.arm(&self.rules, &mut self.orders);
+        }
+        self.open.insert(key.tgid, open);
+        true
+    }
+
+    /// The sessions that were set aside and not taken up are written as they stand.
+    pub(super) fn stop_left(&mut self, at: Micros, recorder: &mut Recorder) {
+        for (_, open) in self.left.drain() {
             self.ended.extend(open.saved.then_some(open.key));
             open.session.stop(at, recorder);
+        }
+    }
+
+    /// The agent stops: every session is written as it stands.
+    pub(super) fn stop(&mut self, at: Micros, recorder: &mut Recorder) {
+        for (_, mut open) in self.open.drain() {
+            self.ended.extend(open.saved.then_some(open.key));
+            open.tell_skip(recorder);
+            count_unnamed(&open.session);
+            if open.skip {
+                open.session.stop(at, &mut Skipped(recorder));
+            } else {
+                open.session.stop(at, recorder);
+            }
         }
     }
 
@@ -192,13 +369,18 @@ impl Sessions {
     /// Hands the state of every session that has changed to the recorder.
     pub(super) fn save(&mut self, recorder: &mut Recorder) {
         for key in self.ended.drain(..) {
-            for part in [Part::Rest, Part::Prepared] {
+            for part in [Part::Rest, Part::Prepared, Part::Skipped] {
                 recorder.forget_state(state_key(key, part));
             }
         }
         for tgid in self.changed.drain(..) {
             let Some(open) = self.open.get_mut(&tgid) else { continue };
             open.changed = false;
+            if open.tell_skip(recorder)
+                && let Some(rule) = &open.skip_told
+            {
+                recorder.save_state(state_key(open.key, Part::Skipped), rule.as_bytes());
+            }
             self.state.clear();
             open.session.save(&mut self.state);
             recorder.save_state(state_key(open.key, Part::Rest), &self.state);
@@ -227,7 +409,16 @@ impl Sessions {
             match Session::restore(state, prepared, self.limits) {
                 Ok(session) => {
                     let prepared = session.prepared_version();
-                    let open = Open { key, session, changed: false, saved: true, prepared };
+                    let mut open = Open { saved: true, prepared, ..Open::new(key, session, &self.rules) };
+                    open.skip_told = states
+                        .iter()
+                        .find(|(of, _)| *of == state_key(key, Part::Skipped))
+                        .and_then(|(_, rule)| str::from_utf8(rule).ok())
+                        .map(Arc::from);
+                    open.rule(&self.rules, &mut self.orders);
+                    if self.watching {
+                        open.arm(&self.rules, &mut self.orders);
+                    }
                     self.open.insert(key.tgid, open);
                 }
                 Err(error) => {
@@ -239,11 +430,19 @@ impl Sessions {
     }
 }
 
+/// Counts a session that ends without its pod's name in the record.
+fn count_unnamed(session: &Session) {
+    let server = &session.info().origin.server;
+    metrics::UNNAMED_PODS.add(u64::from(server.pod_uid.is_some() && server.pod.is_none()));
+}
+
 /// What of a session a saved state holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Rest,
     Prepared,
+    /// The rule because of which it is left out of the record, as the record says.
+    Skipped,
 }
 
 /// Names a saved state: the session, in 12 bytes, and the part.
@@ -266,55 +465,21 @@ fn parse_key(bytes: [u8; 16], part: Part) -> Option<SessionKey> {
 /// Capacity that is kept between two rounds of saving.
 const MOST_SPARE: usize = 1 << 20;
 
-/// What a connection that was just accepted looks like from outside.
-pub(super) fn origin(info: &OpenInfo, started_at: Micros, server: Arc<ServerOrigin>) -> Origin {
-    let (transport, client_addr) = match i32::from(info.family) {
-        libc::AF_INET => {
-            let [a, b, c, d, ..] = info.addr;
-            (Transport::Tcp, Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d))))
-        }
-        libc::AF_INET6 => (Transport::Tcp, Some(IpAddr::V6(Ipv6Addr::from(info.addr)))),
-        _ => (Transport::Unix, None),
-    };
-    let peer_pid = (info.peer_pid != 0).then_some(info.peer_pid);
-    Origin {
-        id: session_id(started_at),
-        started_at,
-        transport,
-        client_addr,
-        client_port: client_addr.map(|_| u16::from_be(info.port)),
-        backend_pid: info.own_pid,
-        host_pid: 0,
-        peer_pid,
-        peer_exe: peer_pid.and_then(probes::executable).map(|path| path.to_string_lossy().into_owned()),
-        server,
-        user: None,
-        database: None,
-        partial: false,
-        idle: false,
-    }
-}
+/// A session that a rule skips: it is counted, and nothing of what it says is recorded.
+struct Skipped<'a>(&'a mut Recorder);
 
-/// What a session that was open before the agent looks like from outside. `idle`: see [`Origin::idle`].
-pub(super) fn open_origin(
-    backend: &OpenBackend,
-    started_at: Micros,
-    server: Arc<ServerOrigin>,
-    idle: bool,
-) -> Origin {
-    Origin {
-        user: backend.user.clone(),
-        database: backend.database.clone(),
-        partial: true,
-        idle,
-        ..origin(&backend.info, started_at, server)
-    }
-}
+impl Sink for Skipped<'_> {
+    fn row(&mut self, _: &SessionInfo, _: RowValues<'_>) {}
 
-fn session_id(at: Micros) -> SessionId {
-    let micros = u64::try_from(at.0).unwrap_or(0);
-    let nanos = u32::try_from(micros % 1_000_000 * 1_000).unwrap_or(0);
-    SessionId(Uuid::new_v7(Timestamp::from_unix(NoContext, micros / 1_000_000, nanos)))
+    fn statement(&mut self, _: &SessionInfo, _: &Exchange) {}
+
+    fn gap(&mut self, session: &SessionInfo, gap: &Gap) {
+        self.0.gap(session, gap);
+    }
+
+    fn end(&mut self, session: &SessionInfo, end: &SessionEnd) {
+        self.0.end(session, end);
+    }
 }
 
 fn advance(session: &mut Session, end: [u64; 2], loss: [u32; 2], at: Micros, recorder: &mut Recorder) {

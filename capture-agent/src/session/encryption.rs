@@ -5,7 +5,8 @@
 //!   stream:   clear bytes │ plaintext, as the server takes and gives it  counted, read, recorded
 //! ```
 //!
-//! A session's streams are the socket's bytes until encryption begins and the plaintext from there. Where no probe
+//! A session's streams are the socket's bytes until encryption begins and the plaintext from there; of a session that was
+//! encrypted before the agent came, the plaintext only. Where no probe
 //! stands in the server's TLS code, no plaintext comes; what passed over the socket is then declared as a gap, since it
 //! is all that is known of the stream.
 
@@ -29,6 +30,9 @@ pub(super) struct Encryption {
 impl Session {
     /// Bytes of an encrypted connection passed over the socket, at position `offset` of its stream.
     pub fn sealed(&mut self, direction: Direction, offset: u64, bytes: &[u8]) {
+        if self.info.gss_encrypted {
+            return;
+        }
         self.info.tls = true;
         let from_server = direction == Direction::Backend;
         self.encryption.handshake.feed(from_server, offset, bytes);
@@ -38,6 +42,12 @@ impl Session {
             self.info.tls_version = Some(agreed.version().into());
             self.info.tls_cipher = Some(agreed.cipher().into());
         }
+    }
+
+    /// It is GSSAPI that encrypts the session's bytes.
+    pub fn by_gss(&mut self) {
+        self.info.gss_encrypted = true;
+        self.info.tls = false;
     }
 
     /// The kernel side's count of the socket's bytes, also of those of which no event was delivered.
@@ -50,10 +60,12 @@ impl Session {
         if std::mem::replace(&mut self.encryption.in_clear, true) {
             return;
         }
-        self.info.tls = true;
+        self.info.tls = !self.info.gss_encrypted;
         let (partial, idle) = (self.info.origin.partial, self.info.origin.idle);
         if partial {
-            // What came of an open session so far was taken for clear text.
+            // What came of an open session so far was taken for clear text. The kernel side counts anew from here.
+            self.frontend.restart();
+            self.backend.restart();
             self.conversation = Conversation::new(self.conversation.limits(), partial);
             self.sync = Sync::new(idle);
             self.hold = None;
@@ -72,7 +84,9 @@ impl Session {
     /// The session ends. If data was encrypted and no plaintext came of it, it is missing.
     pub(super) fn declare_unread(&mut self, at: Micros, sink: &mut impl Sink) {
         let Encryption { handshake, in_clear, socket: [received, sent] } = &self.encryption;
-        if self.info.tls && !in_clear && handshake.carries_data() {
+        // What a GSS client sends first cannot be told from data.
+        let carries_data = self.info.gss_encrypted || (self.info.tls && handshake.carries_data());
+        if !in_clear && carries_data {
             self.frontend.unread(*received, at, &self.info, sink);
             self.backend.unread(*sent, at, &self.info, sink);
         }
@@ -80,7 +94,7 @@ impl Session {
 
     /// Bytes that passed over the socket: from the client, to it.
     pub(super) fn socket(&self) -> [u64; 2] {
-        if self.info.tls {
+        if self.info.tls || self.info.gss_encrypted {
             return self.encryption.socket;
         }
         [self.frontend.ledger.next(), self.backend.ledger.next()]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::judged::Judged;
 use super::saved::clipped;
 
 /// Microseconds since the Unix epoch, UTC.
@@ -106,8 +107,10 @@ pub struct SessionInfo {
     pub client_encoding: super::value::Encoding,
     /// The current `standard_conforming_strings`.
     pub standard_conforming_strings: bool,
-    /// Whether the session's bytes are encrypted.
+    /// Whether TLS encrypts the session's bytes.
     pub tls: bool,
+    /// Whether GSSAPI does.
+    pub gss_encrypted: bool,
     /// The version of TLS, such as `TLSv1.3`, if the handshake was seen.
     pub tls_version: Option<Arc<str>>,
     /// The cipher suite, as OpenSSL names it, if the handshake was seen.
@@ -198,15 +201,14 @@ pub struct Exchange {
     pub results_truncated: bool,
     /// Whether a parameter, or the text, was longer than what is kept of one message.
     pub params_truncated: bool,
+    /// What was decided about it before it ran; none if no guardrail was asked.
+    pub judged: Option<Arc<Judged>>,
 }
 
 /// CommandComplete's tag. The server's own tags fit in 64 bytes (`COMPLETION_TAG_BUFSIZE` in
-/// `src/include/tcop/cmdtag.h`), so that no statement costs an allocation for it; a longer one is cut off.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Tag {
-    bytes: [u8; Self::CAPACITY],
-    length: u8,
-}
+/// `src/include/tcop/cmdtag.h`); a longer one is cut off. Statements that end alike share it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Tag(Arc<str>);
 
 impl Tag {
     const CAPACITY: usize = 64;
@@ -226,14 +228,7 @@ impl<'de> Deserialize<'de> for Tag {
 
 impl From<&str> for Tag {
     fn from(text: &str) -> Self {
-        let mut tag = Self { bytes: [0; Self::CAPACITY], length: 0 };
-        for (place, byte) in
-            tag.bytes.iter_mut().zip(text.bytes().take(text.floor_char_boundary(Self::CAPACITY)))
-        {
-            *place = byte;
-            tag.length += 1;
-        }
-        tag
+        Self(text.get(..text.floor_char_boundary(Self::CAPACITY)).unwrap_or(text).into())
     }
 }
 
@@ -241,10 +236,7 @@ impl std::ops::Deref for Tag {
     type Target = str;
 
     fn deref(&self) -> &str {
-        self.bytes
-            .get(..usize::from(self.length))
-            .and_then(|text| str::from_utf8(text).ok())
-            .unwrap_or_default()
+        &self.0
     }
 }
 
@@ -379,7 +371,7 @@ pub enum GapReason {
     ProtocolError,
     /// Captured, but encrypted.
     Encrypted,
-    /// The agent's own stop fell into it.
+    /// The agent's own stop fell into it, or no agent ran and nothing captured in its place.
     AgentStopped,
 }
 

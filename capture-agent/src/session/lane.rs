@@ -71,10 +71,20 @@ impl Lane {
             Loss::RingFull => GapReason::RingFull,
             Loss::Unreadable => GapReason::Unreadable,
             Loss::Oversize => GapReason::Oversize,
+            Loss::Unwatched => GapReason::AgentStopped,
         };
         let Hole { offset, length, .. } = hole;
         sink.gap(info, &Gap { direction: self.direction, offset, length, at, reason });
         lost_sync.is_some()
+    }
+
+    /// What came so far was no part of the stream, but what its bytes were encrypted to: the stream begins now. What is
+    /// declared as missing already stays so.
+    pub(super) fn restart(&mut self) {
+        let unreported = self.left_out();
+        self.take_back(unreported);
+        self.open = None;
+        self.ledger.restart(self.declared);
     }
 
     /// The stream goes on in clear: the next byte is taken for what `mode` says. What was left out of the record so far

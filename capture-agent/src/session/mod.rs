@@ -7,11 +7,13 @@
 //! in the conversation, which pairs requests with replies. The order of the events is the order of the
 //! backend's own system calls, so that what the server had received when it answered is known.
 
+mod asked;
 mod conversation;
 mod copy;
 mod encryption;
 mod exchange;
 mod hold;
+mod judged;
 mod lane;
 pub mod lexer;
 mod limits;
@@ -22,10 +24,12 @@ mod sync;
 mod testing;
 pub mod value;
 
+pub use asked::{Asked, What};
 pub use exchange::{
     Column, Direction, EndReason, Exchange, Gap, GapReason, Micros, Origin, Param, Protocol, RowValues,
     ServerOrigin, SessionEnd, SessionId, SessionInfo, Sink, SqlState, Status, Tag, Transport, Values,
 };
+pub use judged::{Judged, Verdict};
 pub use limits::Limits;
 pub use saved::RestoreError;
 
@@ -88,6 +92,8 @@ pub struct Session {
     hold: Option<Hold>,
     encryption: Encryption,
     protocol_error: Option<String>,
+    /// Where each stream was when the kernel side began to count it anew.
+    base: [u64; 2],
 }
 
 impl Session {
@@ -103,6 +109,7 @@ impl Session {
             client_encoding: value::Encoding::default(),
             standard_conforming_strings: true,
             tls: false,
+            gss_encrypted: false,
             tls_version: None,
             tls_cipher: None,
             origin,
@@ -117,12 +124,43 @@ impl Session {
             hold: None,
             encryption: Encryption::default(),
             protocol_error: None,
+            base: [0; 2],
         }
+    }
+
+    /// Nobody captured for a while; the kernel side counts anew, from where the streams were at `ends`. False if that
+    /// cannot be this session: its streams have come further, or do not count the socket's bytes.
+    pub fn resume_at(&mut self, ends: [u64; 2], at: Micros, sink: &mut impl Sink) -> bool {
+        let [frontend, backend] = ends;
+        let behind = frontend < self.frontend.ledger.next() || backend < self.backend.ledger.next();
+        if behind || self.info.tls || self.info.gss_encrypted {
+            return false;
+        }
+        self.base = [0; 2];
+        self.advance_to(Direction::Frontend, frontend, Some(Loss::Unwatched), at, sink);
+        self.advance_to(Direction::Backend, backend, Some(Loss::Unwatched), at, sink);
+        self.base = ends;
+        true
     }
 
     /// What is known of the session so far.
     pub fn info(&self) -> &SessionInfo {
         &self.info
+    }
+
+    /// More became known of the server.
+    pub fn set_server(&mut self, server: std::sync::Arc<ServerOrigin>) {
+        self.info.origin.server = server;
+    }
+
+    /// Whether the server has said ReadyForQuery: what the client tells of itself has been told.
+    pub fn is_ready(&self) -> bool {
+        self.conversation.is_ready()
+    }
+
+    /// Changes how much of each statement's rows is handed on: so many of them, and so many bytes of their messages.
+    pub fn limit_rows(&mut self, rows: u64, bytes: u64) {
+        self.conversation.limit_rows(rows, bytes);
     }
 
     /// Bytes of messages that the session holds at the moment: incomplete ones, and those that wait.
@@ -136,6 +174,7 @@ impl Session {
         if plaintext {
             self.in_clear(sink);
         }
+        let offset = self.place(direction, offset);
         let accepted = self.lane(direction).ledger.accept(offset, bytes, loss);
         if let Some(hole) = accepted.hole {
             self.hole(direction, hole, at, sink);
@@ -155,6 +194,7 @@ impl Session {
         at: Micros,
         sink: &mut impl Sink,
     ) {
+        let end = self.place(direction, end);
         if let Some(hole) = self.lane(direction).ledger.advance(end, loss) {
             self.hole(direction, hole, at, sink);
         }
@@ -309,7 +349,7 @@ impl Session {
     /// From `offset` on of the direction that showed it, and from here on of the other, nothing can be read, unless
     /// plaintext comes.
     fn encrypted(&mut self, offset: u64, direction: Direction, at: Micros, sink: &mut impl Sink) {
-        self.info.tls = true;
+        self.info.tls = !self.info.gss_encrypted;
         self.frontend.stop_reading(Mode::Opaque, GapReason::Encrypted);
         self.backend.stop_reading(Mode::Opaque, GapReason::Encrypted);
         let lane = match direction {
@@ -318,6 +358,15 @@ impl Session {
         };
         let length = lane.ledger.next().saturating_sub(offset);
         lane.declare(offset, length, at, &self.info, sink);
+    }
+
+    /// Where the kernel side's `offset` is in the stream.
+    fn place(&self, direction: Direction, offset: u64) -> u64 {
+        let [frontend, backend] = self.base;
+        offset.saturating_add(match direction {
+            Direction::Frontend => frontend,
+            Direction::Backend => backend,
+        })
     }
 
     fn lane(&mut self, direction: Direction) -> &mut Lane {

@@ -62,7 +62,7 @@ fn write(value: &impl serde::Serialize, out: &mut Vec<u8>) {
 }
 
 /// To be raised with every change to a type that a [`Session`] is made of: `tests::saved` notices.
-const LAYOUT: u16 = 3;
+const LAYOUT: u16 = 6;
 
 /// What of a long message's parts is saved: its beginning. It is saved again with each step of its session, and a
 /// copy of 64 MiB each time would cost more than the end of a text that only matters if the agent dies meanwhile.

@@ -179,8 +179,8 @@ impl fmt::Debug for Shapes {
 
 /// About how many bytes an entry takes.
 fn size(shape: &[u8], analysis: &Analysis) -> usize {
-    let Analysis { kinds, tables_read, tables_written, functions, fingerprint: _, unknown: _ } = analysis;
-    let lists = [kinds, tables_read, tables_written, functions];
+    let Analysis { kinds, tables_read, tables_written, functions, settings, executes, .. } = analysis;
+    let lists = [kinds, tables_read, tables_written, functions, settings, executes];
     let texts: usize = lists.into_iter().flatten().map(|text| text.capacity() + size_of::<String>()).sum();
     shape.len() + texts + 2 * size_of::<Analysis>()
 }

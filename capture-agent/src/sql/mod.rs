@@ -8,16 +8,24 @@ use std::sync::Arc;
 
 mod cache;
 mod depth;
+mod examine;
+mod fastpath;
 mod kinds;
+mod known;
+pub mod name;
 mod parse;
 mod relations;
+mod second;
 mod shape;
 mod tree;
 
 use cache::{RecentTexts, Shapes};
+pub use examine::{Examined, Examiner, Opinions, Reading};
+pub use fastpath::function_call;
+pub use known::{is_kind, verbs};
 
 /// What the statements of one text do, taken together.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Analysis {
     /// The kinds of all statements in the text, nested ones too: sorted, without duplicates.
     ///
@@ -35,8 +43,19 @@ pub struct Analysis {
     /// Relations whose rows, definition or privileges are changed.
     pub tables_written: Vec<String>,
     /// Functions and procedures that are called, with their schema where it is written; special syntax such as
-    /// EXTRACT under the name that the grammar gives it (`pg_catalog.extract`).
+    /// EXTRACT under the name that the grammar gives it (`pg_catalog.extract`), that of SQL/JSON under the name
+    /// that an older server takes for a function's (`json_scalar`).
     pub functions: Vec<String>,
+    /// Parameters that SET, RESET and the SET of ALTER SYSTEM, ROLE, DATABASE and CREATE FUNCTION change, in
+    /// lower case: `search_path`, `role`, `session_authorization`, `transaction`; `all` for RESET ALL.
+    pub settings: Vec<String>,
+    /// Prepared statements that EXECUTE runs and that the text itself has not prepared before: what they do is not part of
+    /// this.
+    pub executes: Vec<String>,
+    /// Whether an UPDATE, at any depth, has no WHERE.
+    pub update_without_where: bool,
+    /// Whether a DELETE, at any depth, has no WHERE.
+    pub delete_without_where: bool,
     /// `pg_query`'s fingerprint in hexadecimal: the same for texts that differ in constants, alias names and
     /// layout. None if the text is unknown or has no statement.
     pub fingerprint: Option<String>,
@@ -45,7 +64,7 @@ pub struct Analysis {
 }
 
 /// Why it is not known what a text does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Unknown {
     /// Longer than [`Limits::text_bytes`] or [`Limits::tokens`].
     #[error("the text is too long to be parsed")]
@@ -62,6 +81,42 @@ pub enum Unknown {
     /// The parser failed otherwise.
     #[error("the parser failed")]
     Parser,
+    /// The bytes are no text of the session's encoding, or of one that cannot be told.
+    #[error("the text cannot be decoded")]
+    Encoding,
+    /// It is not known whether `standard_conforming_strings` is on, and the text says another thing with it off.
+    #[error("the text depends on standard_conforming_strings, which is not known")]
+    Ambiguous,
+    /// Nobody saw it: it was prepared before the session was captured, or bytes of it were lost.
+    #[error("the text was not seen")]
+    Unseen,
+    /// Another parser reads the text as statements of other kinds.
+    #[error("two parsers read the text differently")]
+    Disputed,
+}
+
+impl Analysis {
+    /// What a text does of which only the reason is known why nobody can tell.
+    pub fn of_unknown(reason: Unknown) -> Self {
+        Self { unknown: Some(reason), ..Self::default() }
+    }
+
+    /// Adds what another text does that runs with this one.
+    pub fn add(&mut self, other: &Self) {
+        for (all, more) in [
+            (&mut self.kinds, &other.kinds),
+            (&mut self.tables_read, &other.tables_read),
+            (&mut self.tables_written, &other.tables_written),
+            (&mut self.functions, &other.functions),
+            (&mut self.settings, &other.settings),
+        ] {
+            all.extend_from_slice(more);
+            all.sort_unstable();
+            all.dedup();
+        }
+        self.update_without_where |= other.update_without_where;
+        self.delete_without_where |= other.delete_without_where;
+    }
 }
 
 /// What an [`Analyzer`] may spend.

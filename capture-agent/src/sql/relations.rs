@@ -1,11 +1,11 @@
-//! Walks a parse tree and notes what it finds: kinds of statements, relations, functions.
+//! Walks a parse tree and notes what it finds: kinds of statements, relations, functions, settings.
 
 use std::collections::{BTreeSet, HashMap};
 
-use pg_query::protobuf::ObjectType;
+use pg_query::protobuf::{JsonExprOp, ObjectType};
 
 use super::tree::{Node, Value};
-use super::{Analysis, kinds};
+use super::{Analysis, kinds, name};
 
 /// Fills in everything that the tree tells.
 pub(super) fn collect(tree: &Node, analysis: &mut Analysis) {
@@ -25,6 +25,10 @@ pub(super) fn collect(tree: &Node, analysis: &mut Analysis) {
     analysis.tables_read = walk.read.into_iter().collect();
     analysis.tables_written = walk.written.into_iter().collect();
     analysis.functions = walk.functions.into_iter().collect();
+    analysis.settings = walk.settings.into_iter().collect();
+    analysis.executes = walk.executes.into_iter().collect();
+    analysis.update_without_where = walk.update_without_where;
+    analysis.delete_without_where = walk.delete_without_where;
 }
 
 #[derive(Default)]
@@ -37,6 +41,11 @@ struct Walk<'t> {
     read: BTreeSet<String>,
     written: BTreeSet<String>,
     functions: BTreeSet<String>,
+    settings: BTreeSet<String>,
+    prepares: BTreeSet<&'t str>,
+    executes: BTreeSet<String>,
+    update_without_where: bool,
+    delete_without_where: bool,
 }
 
 enum Step<'t> {
@@ -67,6 +76,14 @@ impl<'t> Walk<'t> {
             "FuncCall" | "CreateTrigStmt" | "CreateEventTrigStmt" => {
                 self.functions.extend(name(node.list("funcname")));
             }
+            "VariableSetStmt" => self.setting(node),
+            "PrepareStmt" => self.prepares.extend(node.text("name")),
+            "ExecuteStmt" => {
+                let before = node.text("name").filter(|name| !self.prepares.contains(name));
+                self.executes.extend(before.map(str::to_owned));
+            }
+            "UpdateStmt" => self.update_without_where |= node.field("where_clause").is_none(),
+            "DeleteStmt" => self.delete_without_where |= node.field("where_clause").is_none(),
             "DropStmt" => {
                 for object in node.list("objects") {
                     self.object(object, node.number("remove_type"));
@@ -77,7 +94,7 @@ impl<'t> Walk<'t> {
                     self.object(object, node.number("objtype"));
                 }
             }
-            _ => {}
+            other => self.functions.extend(special_function(other, node).map(str::to_owned)),
         }
         // The first field is to be looked at first, so it is pushed last. WITH comes before all others.
         let with = node.node("with_clause");
@@ -95,7 +112,11 @@ impl<'t> Walk<'t> {
         }
     }
 
+    /// Of a statement that is only part of another one.
     fn fields(&mut self, node: &'t Node, role: Role) {
+        if node.name == "VariableSetStmt" {
+            self.setting(node);
+        }
         for (field, value) in node.fields().rev() {
             self.value(value, role_of(node, field, role));
         }
@@ -127,6 +148,11 @@ impl<'t> Walk<'t> {
         }
     }
 
+    /// Names of parameters are compared without case (`guc_name_compare` in `guc.c`).
+    fn setting(&mut self, node: &Node) {
+        self.settings.insert(node.text("name").unwrap_or("all").to_ascii_lowercase());
+    }
+
     fn relation(&mut self, node: &'t Node, role: Role) {
         let relation = node.text("relname").unwrap_or_default();
         let parts = [node.text("catalogname"), node.text("schemaname"), Some(relation)];
@@ -134,7 +160,7 @@ impl<'t> Walk<'t> {
         if !qualified && role == Role::Read && self.ctes.get(relation).is_some_and(|&count| count > 0) {
             return;
         }
-        let Some(name) = joined(parts.into_iter().flatten()) else {
+        let Some(name) = name::joined(parts.into_iter().flatten()) else {
             return;
         };
         if matches!(role, Role::Read | Role::WriteAndRead) {
@@ -237,30 +263,32 @@ fn role_of(node: &Node, field: &str, role: Role) -> Role {
     }
 }
 
+/// What reads like a call and is syntax to the newest grammar: to a server of an older version it is a call, of a
+/// function that somebody may have made.
+fn special_function(name: &str, node: &Node) -> Option<&'static str> {
+    Some(match name {
+        "JsonParseExpr" => "json",
+        "JsonScalarExpr" => "json_scalar",
+        "JsonSerializeExpr" => "json_serialize",
+        "JsonObjectConstructor" => "json_object",
+        "JsonArrayConstructor" | "JsonArrayQueryConstructor" => "json_array",
+        "JsonObjectAgg" => "json_objectagg",
+        "JsonArrayAgg" => "json_arrayagg",
+        "JsonFuncExpr" => match JsonExprOp::try_from(node.number("op")) {
+            Ok(JsonExprOp::JsonExistsOp) => "json_exists",
+            Ok(JsonExprOp::JsonQueryOp) => "json_query",
+            _ => "json_value",
+        },
+        "MergeSupportFunc" => "merge_action",
+        _ => return None,
+    })
+}
+
 fn cte_name(cte: &Value) -> Option<&str> {
     cte.as_node()?.text("ctename")
 }
 
 /// A name that is a list of `String` nodes.
 fn name(parts: &[Value]) -> Option<String> {
-    joined(parts.iter().filter_map(Value::as_string))
-}
-
-/// The parts of a name with points between. A part with a point or a quote in it is quoted, lest it be taken for
-/// several.
-fn joined<'a>(parts: impl Iterator<Item = &'a str>) -> Option<String> {
-    let mut name = String::new();
-    for part in parts {
-        if !name.is_empty() {
-            name.push('.');
-        }
-        if part.contains(['.', '"']) {
-            name.push('"');
-            name.push_str(&part.replace('"', "\"\""));
-            name.push('"');
-        } else {
-            name.push_str(part);
-        }
-    }
-    (!name.is_empty()).then_some(name)
+    name::joined(parts.iter().filter_map(Value::as_string))
 }

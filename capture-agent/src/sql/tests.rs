@@ -18,6 +18,16 @@ fn check(text: &str, kinds: &str, read: &str, written: &str, functions: &str) {
 }
 
 #[test]
+fn what_is_executed_by_name_is_told_unless_the_text_prepares_it() {
+    let executes = |text: &str| analyze(text).executes.join(" ");
+    assert_eq!(executes("EXECUTE a(1); explain analyze execute \"B\""), "B a");
+    assert_eq!(executes("create table t as execute c"), "c");
+    assert_eq!(executes("prepare a as select 1; execute a"), "");
+    assert_eq!(executes("execute a; prepare a as select 1"), "a");
+    assert_eq!(executes("select 1"), "");
+}
+
+#[test]
 fn queries_and_changes() {
     check("SELECT abalance FROM pgbench_accounts WHERE aid = 12345;", "select", "pgbench_accounts", "", "");
     check("SELECT 1", "select", "", "", "");

@@ -16,6 +16,8 @@ pub enum Loss {
     Unreadable,
     /// One system call moved more than is captured of one call.
     Oversize,
+    /// No agent ran, and nothing captured in its place.
+    Unwatched,
 }
 
 impl Loss {
@@ -54,7 +56,7 @@ pub struct Accepted<'a> {
 
 /// How far one direction of one session has come.
 ///
-/// Invariant: `next - base = captured + lost`.
+/// Invariant: `next - base = captured + lost`, unless the stream was [restarted](Ledger::restart).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Ledger {
     /// Position of the next byte that is not yet accounted for.
@@ -95,6 +97,12 @@ impl Ledger {
         self.next = end;
         self.lost += length;
         Some(hole)
+    }
+
+    /// The stream is counted anew from 0 on: of what was delivered so far, only `declared` bytes remain accounted for.
+    pub fn restart(&mut self, declared: u64) {
+        self.next = 0;
+        self.captured = declared;
     }
 
     /// Position of the next byte that is not yet accounted for.

@@ -61,10 +61,52 @@ pub static UNTRACKED: Metric = Metric::counter(
     "capture_untracked_sessions_total",
     "Sessions not recorded: the table of processes was full",
 );
+/// Holds for verdicts.
+pub static GUARDED: Metric =
+    Metric::counter("capture_guarded_events_total", "Times that a backend was stopped for a verdict");
+
+/// Backends that should have been stopped and could not be.
+pub static UNHELD: Metric = Metric::counter(
+    "capture_unheld_events_total",
+    "Times that a backend should have been stopped and could not be: its session was ended, or went on",
+);
+/// Backends that were stopped because the ring had no room for what must not be lost.
+pub static HELD: Metric = Metric::counter(
+    "capture_held_events_total",
+    "Backends stopped because the ring had no room for a required recording",
+);
+/// Bytes that were fetched from the memory of stopped backends.
+pub static FETCHED_BYTES: Metric = Metric::counter(
+    "capture_fetched_bytes_total",
+    "Stream bytes read from stopped backends instead of the ring",
+);
 /// Servers that are followed.
 pub static SERVERS: Metric = Metric::gauge("capture_followed_servers", "Servers that are followed");
 /// Sessions that are open.
 pub static SESSIONS: Metric = Metric::gauge("capture_open_sessions", "Sessions that are open");
+
+/// Sessions whose pod has no name in the record.
+pub static UNNAMED_PODS: Metric = Metric::counter(
+    "capture_unnamed_pod_sessions_total",
+    "Sessions recorded without the name of their pod, because it was not known in time",
+);
+/// Requests to the API server of Kubernetes that failed.
+pub static KUBERNETES_ERRORS: Metric = Metric::counter(
+    "capture_kubernetes_errors_total",
+    "Requests for the pods of this node that the API server of Kubernetes did not answer",
+);
+
+/// Notices that the webhook took.
+pub static SENT_NOTICES: Metric =
+    Metric::counter("capture_webhook_sent_notices_total", "Notices that the webhook took");
+/// Notices that the webhook did not get.
+pub static DROPPED_NOTICES: Metric = Metric::counter(
+    "capture_webhook_dropped_notices_total",
+    "Notices that the webhook did not get: too many waited, their time was over, or it refused them",
+);
+/// Attempts to send a notice that failed.
+pub static WEBHOOK_ERRORS: Metric =
+    Metric::counter("capture_webhook_errors_total", "Attempts to send a notice that failed");
 
 /// Rows that stand in complete files.
 pub static RECORDED_ROWS: Metric =
@@ -101,8 +143,17 @@ pub static ALL: &[&Metric] = &[
     &LOST_EVENTS,
     &LOST_BYTES,
     &UNTRACKED,
+    &HELD,
+    &GUARDED,
+    &UNHELD,
+    &FETCHED_BYTES,
     &SERVERS,
     &SESSIONS,
+    &UNNAMED_PODS,
+    &KUBERNETES_ERRORS,
+    &SENT_NOTICES,
+    &DROPPED_NOTICES,
+    &WEBHOOK_ERRORS,
     &RECORDED_ROWS,
     &LOST_ROWS,
     &RECORDED_FILES,

@@ -1,6 +1,7 @@
 //! What the agent says about itself: logs on stderr, and metrics, all of whose names stand in [`metrics`].
 
 pub mod metrics;
+mod version;
 
 use std::fs::File;
 use std::io::IsTerminal as _;
@@ -8,6 +9,8 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
+
+pub use version::{set_version, version};
 
 /// Sends logs to stderr. `CAPTURE_LOG` chooses what is logged (`info` by default), in tracing-subscriber's
 /// syntax.

@@ -50,6 +50,7 @@ type Spoil = fn(&mut Record);
 /// `select 1; select 2` as one query string, an Execute with two parameters, an Execute that fails.
 fn log() -> ServerLog {
     let entry = |severity: &str, message: &str, detail: &str, query: &str| Entry {
+        at: String::new(),
         user: "u".into(),
         database: "d".into(),
         pid: 7,
@@ -93,6 +94,7 @@ fn record() -> Record {
         "session_id": "s", "started_at": "", "end_reason": "terminate", "pg_user": "u", "database": "d",
         "transport": "unix", "tls": false, "backend_pid": 7, "host_pid": 7, "statements": 4, "errors": 1, "bytes_in": 0,
         "bytes_out": 0, "gap_bytes": 0, "partial": false, "socket_bytes_in": 0, "socket_bytes_out": 0,
+        "gss_encrypted": false,
     });
     Record { sessions: vec![serde_json::from_value(session).unwrap()], statements, ..Record::default() }
 }
@@ -100,7 +102,8 @@ fn record() -> Record {
 fn statement(seq: u64, protocol: &str, sql: &str) -> Statement {
     let statement = serde_json::json!({
         "session_id": "s", "seq": seq, "started_at": "", "pg_user": "u", "database": "d", "protocol": protocol,
-        "sql": sql, "status": "completed", "bytes_in": 0, "bytes_out": 0, "complete": true,
+        "sql": sql, "status": "completed", "verdict": "none", "bytes_in": 0, "bytes_out": 0,
+        "complete": true,
         "results_truncated": false,
     });
     serde_json::from_value(statement).unwrap()

@@ -8,6 +8,8 @@ use crate::log::{Entry, ServerLog};
 pub struct Session {
     /// The backend's process id.
     pub pid: u32,
+    /// The client's `address:port`, or `[local]`.
+    pub peer: String,
     /// The role; empty if the session did not get that far.
     pub user: String,
     /// The database; empty if the session did not get that far.
@@ -23,6 +25,8 @@ pub struct Session {
 /// One thing that a session had the server do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Executed {
+    /// When it was logged, which the server does as it begins.
+    pub at: String,
     /// How it came, and its text.
     pub said: Said,
     /// Its parameters as text, where the log has them.
@@ -62,6 +66,7 @@ pub fn sessions(log: &ServerLog) -> Vec<Session> {
             names.push(&entry.session);
             sessions.push(Session {
                 pid: entry.pid,
+                peer: String::new(),
                 user: String::new(),
                 database: String::new(),
                 executed: Vec::new(),
@@ -78,6 +83,7 @@ pub fn sessions(log: &ServerLog) -> Vec<Session> {
 impl Session {
     fn take(&mut self, entry: &Entry) {
         if !entry.user.is_empty() {
+            self.peer.clone_from(&entry.connection_from);
             self.user.clone_from(&entry.user);
             self.database.clone_from(&entry.database);
         }
@@ -105,6 +111,7 @@ impl Session {
             _ => None,
         };
         self.executed.push(Executed {
+            at: entry.at.clone(),
             said,
             params,
             error: None,
@@ -130,7 +137,7 @@ impl Session {
 
 impl Executed {
     /// The text that the server would name in an error; none where it names none (FunctionCall).
-    fn text(&self) -> Option<&str> {
+    pub(super) fn text(&self) -> Option<&str> {
         match &self.said {
             Said::Query(text) | Said::Refused(text) | Said::Replication(text) => Some(text),
             Said::Execute { sql, .. } => Some(sql),
@@ -184,6 +191,7 @@ mod tests {
         let entries = lines
             .iter()
             .map(|(severity, message, query)| Entry {
+                at: String::new(),
                 user: "u".into(),
                 database: "d".into(),
                 pid: 7,

@@ -8,9 +8,9 @@ use anyhow::Context;
 
 /// A user of this machine.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Account {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+pub(crate) struct Account {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
 impl Account {
@@ -31,7 +31,7 @@ impl Account {
 }
 
 /// The account `postgres`, which Debian's packages create.
-pub(super) fn postgres() -> anyhow::Result<Account> {
+pub(crate) fn postgres() -> anyhow::Result<Account> {
     let users = fs::read_to_string("/etc/passwd")?;
     users
         .lines()

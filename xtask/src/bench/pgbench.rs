@@ -12,6 +12,26 @@ pub(super) enum Mode {
     Prepared,
     /// Simple protocol.
     Simple,
+    /// Extended protocol, statements prepared once, over TLS.
+    TlsPrepared,
+}
+
+impl Mode {
+    /// pgbench's own name for the protocol.
+    fn protocol(self) -> &'static str {
+        match self {
+            Self::Prepared | Self::TlsPrepared => "prepared",
+            Self::Simple => "simple",
+        }
+    }
+
+    /// As libpq's `sslmode`.
+    fn sslmode(self) -> &'static str {
+        match self {
+            Self::Prepared | Self::Simple => "disable",
+            Self::TlsPrepared => "require",
+        }
+    }
 }
 
 impl fmt::Display for Mode {
@@ -19,6 +39,7 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Self::Prepared => "prepared",
             Self::Simple => "simple",
+            Self::TlsPrepared => "TLS prepared",
         })
     }
 }
@@ -34,20 +55,16 @@ pub(super) struct Round {
     pub(super) p50_us: u64,
     /// 95th percentile of the latency in microseconds, of a sample.
     pub(super) p95_us: u64,
+    /// 99th percentile, likewise.
+    pub(super) p99_us: u64,
 }
 
 /// Runs `pgbench -S` for some seconds.
 pub(super) fn run(server: &Server, mode: Mode, clients: u32, seconds: u64) -> Result<Round> {
     let folder = tempfile::tempdir()?;
     let mut pgbench = server.pgbench();
-    pgbench.current_dir(folder.path()).args([
-        "-n",
-        "-S",
-        "-M",
-        &mode.to_string(),
-        "-c",
-        &clients.to_string(),
-    ]);
+    pgbench.env("PGSSLMODE", mode.sslmode());
+    pgbench.current_dir(folder.path()).args(["-n", "-S", "-M", mode.protocol(), "-c", &clients.to_string()]);
     pgbench.args(["-j", &clients.min(2).to_string(), "-T", &seconds.to_string(), "--log"]);
     let printed = shell::read(pgbench.args([&format!("--sampling-rate={SAMPLE}"), "postgres"]))?;
     let number = |label: &str| -> Result<f64> {
@@ -67,6 +84,7 @@ pub(super) fn run(server: &Server, mode: Mode, clients: u32, seconds: u64) -> Re
         transactions: number("number of transactions actually processed: ")? as u64,
         p50_us: percentile(&latencies, 50),
         p95_us: percentile(&latencies, 95),
+        p99_us: percentile(&latencies, 99),
     })
 }
 
@@ -81,7 +99,7 @@ fn percentile(sorted: &[u64], percent: usize) -> u64 {
     sorted.get(at).copied().unwrap_or_default()
 }
 
-/// Share of transactions whose latency is logged: enough for a 95th percentile, too few to cost throughput.
+/// Share of transactions whose latency is logged: enough for a 99th percentile, too few to cost throughput.
 const SAMPLE: f64 = 0.02;
 
 #[cfg(test)]

@@ -2,18 +2,44 @@
 
 use super::pgbench::{Mode, Round};
 use serde_json::{Value, json};
+use std::fmt;
 
 /// All pairs of one kind.
 pub(super) struct Case {
     pub(super) mode: Mode,
     pub(super) clients: u32,
+    /// What is compared with what.
+    pub(super) versus: Versus,
     pub(super) pairs: Vec<Pair>,
+}
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Versus {
+    /// Captured with direct.
+    Captured,
+    /// Captured while a guardrail is about other sessions, with captured without any.
+    Bystanding,
+    /// Held for a verdict at each statement, with captured without any guardrail.
+    Held,
+}
+
+impl fmt::Display for Versus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Captured => "captured / direct",
+            Self::Bystanding => "others guarded / captured",
+            Self::Held => "held / captured",
+        })
+    }
 }
 
 /// Two rounds, one right after the other.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pair {
+    /// What is compared with.
     pub(super) direct: Round,
+    /// What is compared.
     pub(super) captured: Round,
     /// Processor time of the agent per statement, in microseconds.
     pub(super) agent_us: f64,
@@ -60,6 +86,7 @@ fn row(case: &Case) -> [String; COLUMNS] {
         format!("{direct:.0} -> {captured:.0}")
     };
     [
+        case.versus.to_string(),
         case.mode.to_string(),
         case.clients.to_string(),
         format!("{:.0}", case.median(|pair| pair.direct.tps)),
@@ -67,22 +94,25 @@ fn row(case: &Case) -> [String; COLUMNS] {
         format!("{median:.3} ({low:.3}-{high:.3})"),
         both(|round| round.p50_us),
         both(|round| round.p95_us),
+        both(|round| round.p99_us),
         format!("{:.2}", case.median(|pair| pair.agent_us)),
         format!("{:.0}", spread(case.pairs.iter().map(|pair| pair.peak_mib))[2]),
         case.lost().to_string(),
     ]
 }
 
-const COLUMNS: usize = 10;
+const COLUMNS: usize = 12;
 
 const HEADINGS: [&str; COLUMNS] = [
+    "what",
     "protocol",
     "clients",
-    "direct tps",
-    "captured tps",
+    "tps before",
+    "tps",
     "ratio (spread)",
     "p50 us",
     "p95 us",
+    "p99 us",
     "agent us/stmt",
     "peak MiB",
     "lost",
@@ -90,7 +120,7 @@ const HEADINGS: [&str; COLUMNS] = [
 
 /// Everything that was measured, round by round.
 pub(super) fn json(about: &str, cases: &[Case]) -> Value {
-    let round = |round: &Round| json!({ "tps": round.tps, "transactions": round.transactions, "p50_us": round.p50_us, "p95_us": round.p95_us });
+    let round = |round: &Round| json!({ "tps": round.tps, "transactions": round.transactions, "p50_us": round.p50_us, "p95_us": round.p95_us, "p99_us": round.p99_us });
     let pair = |pair: &Pair| {
         json!({
             "direct": round(&pair.direct),
@@ -105,6 +135,7 @@ pub(super) fn json(about: &str, cases: &[Case]) -> Value {
         .map(|case| {
             let [low, median, high] = case.ratio();
             json!({
+                "what": case.versus.to_string(),
                 "protocol": case.mode.to_string(),
                 "clients": case.clients,
                 "ratio": { "median": median, "lowest": low, "highest": high },
@@ -138,7 +169,7 @@ mod tests {
     use super::*;
 
     fn pair(direct: f64, captured: f64) -> Pair {
-        let round = |tps| Round { tps, transactions: 10, p50_us: 80, p95_us: 120 };
+        let round = |tps| Round { tps, transactions: 10, p50_us: 80, p95_us: 120, p99_us: 150 };
         Pair { direct: round(direct), captured: round(captured), agent_us: 2.0, peak_mib: 40.0, lost: 1 }
     }
 
@@ -147,6 +178,7 @@ mod tests {
         let case = Case {
             mode: Mode::Simple,
             clients: 8,
+            versus: Versus::Captured,
             pairs: vec![pair(100.0, 90.0), pair(50.0, 49.0), pair(80.0, 76.0)],
         };
         assert_eq!(case.ratio(), [0.9, 0.95, 0.98]);

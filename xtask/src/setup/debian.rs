@@ -49,17 +49,26 @@ fn missing(purpose: For) -> Vec<&'static str> {
         need(postgres::bin_dir().is_ok(), &["postgresql"]);
         need(program("psql"), &["postgresql-client"]);
         need(has_python_venv(), &["python3-venv"]);
+        // Servers with TLS, the benchmark's and the tests', need a certificate.
+        need(program("openssl"), &["openssl"]);
     }
     if purpose >= For::Test {
         need(program("node"), &["nodejs"]);
         need(program("npm"), &["npm"]);
         need(program("ip"), &["iproute2"]);
-        // Servers with TLS need a certificate.
-        need(program("openssl"), &["openssl"]);
+        // Sessions that GSSAPI encrypts need a Kerberos realm, which the tests make for themselves.
+        need(program("krb5kdc"), &["krb5-kdc"]);
+        need(program("kadmin.local"), &["krb5-admin-server"]);
+        need(program("kinit"), &["krb5-user"]);
         if !program("rustup") {
             need(program("cargo-fmt") && program("rustfmt"), &["rustfmt-web"]);
             need(program("cargo-clippy"), &["rust-web-clippy"]);
         }
+    }
+    if purpose >= For::Kernels {
+        need(program("qemu-system-x86_64"), &["qemu-system-x86"]);
+        // Debian's kernel modules are compressed.
+        need(program("xz"), &["xz-utils"]);
     }
     if purpose >= For::All {
         // libFuzzer is C++.

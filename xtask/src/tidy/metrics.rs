@@ -45,7 +45,7 @@ fn is_well_named(name: &str) -> bool {
 const CRATES: [&str; 3] = ["capture_agent", "capture_common", "capture_ebpf"];
 
 /// Base units and the things that are counted.
-const UNITS: [&str; 12] = [
+const UNITS: [&str; 13] = [
     "bytes",
     "seconds",
     "events",
@@ -57,6 +57,7 @@ const UNITS: [&str; 12] = [
     "batches",
     "frames",
     "servers",
+    "notices",
     "ratio",
 ];
 

@@ -109,7 +109,7 @@ fn position(room: &str) -> Option<usize> {
 }
 
 /// In the order in which data flows.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 15] = [
     "telemetry",
     "probes",
     "streams",
@@ -117,8 +117,10 @@ const ORDER: [&str; 13] = [
     "session",
     "sql",
     "policy",
+    "seal",
     "record",
     "shim",
+    "approvals",
     "enforce",
     "read",
     "config",

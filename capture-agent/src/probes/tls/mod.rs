@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 
 use self::object::FileId;
 pub use self::plan::{NoTls, TlsPlan, TlsSource};
+use super::access::Access;
 use super::kernel::Kernel;
 
 /// One probe to attach: program, place in the file, and cookie.
@@ -64,10 +65,16 @@ impl TlsProbes {
     /// # Errors
     ///
     /// The server has no place to probe, or the kernel refuses.
-    pub fn attach(&mut self, kernel: &mut Kernel, pid: u32) -> Result<(u16, &str), NoTls> {
-        let file = match TlsPlan::first_file(pid, self.only).filter(|file| self.files.contains_key(file)) {
+    pub fn attach(
+        &mut self,
+        kernel: &mut Kernel,
+        pid: u32,
+        access: &dyn Access,
+    ) -> Result<(u16, &str), NoTls> {
+        let first = TlsPlan::first_file(pid, self.only, access);
+        let file = match first.filter(|file| self.files.contains_key(file)) {
             Some(file) => file,
-            None => self.attach_anew(kernel, &TlsPlan::of(pid, self.only)?)?,
+            None => self.attach_anew(kernel, &TlsPlan::of(pid, self.only, access)?)?,
         };
         let attached = self.files.get_mut(&file).ok_or(NoTls::NoLibrary)?;
         attached.servers.insert(pid);
@@ -78,7 +85,7 @@ impl TlsProbes {
         if !self.files.contains_key(&plan.file) {
             let set = self.free_set();
             let probes: Vec<Probe> = plan.probes(set).collect();
-            kernel.attach_probes(&to_name(set, plan.file), &plan.path, &probes)?;
+            kernel.attach_probes(&to_name(set, plan.file), &plan.path(), &probes)?;
             let attached = Attached { set, chosen: plan.to_string(), servers: HashSet::new() };
             self.files.insert(plan.file, attached);
         }

@@ -3,17 +3,17 @@
 //! They are opened through `/proc`, so that it does not matter which mount namespace the server lives in, nor whether a
 //! package upgrade has replaced the file since.
 
-use std::fs::{self, File};
+use std::fs::File;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::probes::access::{Access, ServerFile, name_of};
 use crate::probes::processes::proc;
 
 /// A file that a process runs.
 #[derive(Debug)]
 pub(super) struct Object {
-    /// Where this process can open it.
-    pub(super) path: PathBuf,
     /// What the server calls it.
     pub(super) name: String,
     /// Which file it is.
@@ -29,43 +29,43 @@ pub(super) struct FileId {
 }
 
 impl Object {
-    /// The executable of process `pid`.
-    pub(super) fn executable(pid: u32) -> std::io::Result<Self> {
-        let path = proc(pid, "exe");
-        let name = fs::read_link(&path)?.display().to_string();
-        Self::open(path, name)
+    /// The executable of the server's process `pid`.
+    pub(super) fn executable(pid: u32, access: &dyn Access) -> io::Result<Self> {
+        let file = access.open(pid, ServerFile::Executable)?;
+        let name = name_of(&file).unwrap_or_default().display().to_string();
+        Self::of(file, name)
     }
 
-    /// The TLS library that process `pid` has mapped; none if it has none.
-    pub(super) fn tls_library(pid: u32) -> std::io::Result<Option<Self>> {
-        let maps = fs::read_to_string(proc(pid, "maps"))?;
-        let Some((range, name)) = maps.lines().find_map(tls_mapping) else { return Ok(None) };
-        // The mapping leads to the file itself, also when its path leads to another one by now. It needs
-        // CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
-        let mapping = proc(pid, "map_files").join(range);
-        let within = name.trim_start_matches('/');
-        Self::open(mapping, name.to_owned())
-            .or_else(|_| Self::open(proc(pid, "root").join(within), name.to_owned()))
-            .map(Some)
+    /// The TLS library that the server's process `pid` has mapped; none if it has none.
+    pub(super) fn tls_library(pid: u32, access: &dyn Access) -> io::Result<Option<Self>> {
+        let maps = io::read_to_string(access.open(pid, ServerFile::Maps)?)?;
+        let Some((start, end, name)) = maps.lines().find_map(tls_mapping) else { return Ok(None) };
+        let mapped = access.open(pid, ServerFile::Library { start, end });
+        // Without the right to follow a mapping, by its path.
+        let file = mapped.or_else(|error| {
+            File::open(proc(pid, "root").join(name.trim_start_matches('/'))).map_err(|_| error)
+        })?;
+        Self::of(file, name.to_owned()).map(Some)
     }
 
-    fn open(path: PathBuf, name: String) -> std::io::Result<Self> {
-        let file = File::open(&path)?;
+    fn of(file: File, name: String) -> io::Result<Self> {
         let metadata = file.metadata()?;
-        Ok(Self { path, name, id: FileId { device: metadata.dev(), inode: metadata.ino() }, file })
+        Ok(Self { name, id: FileId { device: metadata.dev(), inode: metadata.ino() }, file })
     }
 }
 
 /// A line of `/proc/PID/maps`, `range permissions offset device inode path`, if it maps the code of OpenSSL's libssl:
 /// the range and the path.
-fn tls_mapping(line: &str) -> Option<(&str, &str)> {
+fn tls_mapping(line: &str) -> Option<(u64, u64, &str)> {
     let mut fields = line.splitn(6, ' ');
-    let range = fields.next()?;
+    let (start, end) = fields.next()?.split_once('-')?;
+    let address = |text| u64::from_str_radix(text, 16).ok();
     let permissions = fields.next()?;
     let path = fields.nth(3)?.trim_start();
     let path = path.strip_suffix(" (deleted)").unwrap_or(path);
     let name = Path::new(path).file_name()?.to_str()?;
-    (permissions.contains('x') && name.starts_with("libssl") && name.contains(".so")).then_some((range, path))
+    let is_tls = permissions.contains('x') && name.starts_with("libssl") && name.contains(".so");
+    if is_tls { Some((address(start)?, address(end)?, path)) } else { None }
 }
 
 #[cfg(test)]
@@ -76,18 +76,12 @@ mod tests {
     fn the_library_is_found_by_its_code() {
         let code =
             "7f00-7f10 r-xp 0001d000 fe:01 1234                       /usr/lib/x86_64-linux-gnu/libssl.so.3";
-        assert_eq!(tls_mapping(code), Some(("7f00-7f10", "/usr/lib/x86_64-linux-gnu/libssl.so.3")));
+        assert_eq!(tls_mapping(code), Some((0x7f00, 0x7f10, "/usr/lib/x86_64-linux-gnu/libssl.so.3")));
         let replaced = format!("{code} (deleted)");
         assert_eq!(tls_mapping(&replaced), tls_mapping(code));
         assert_eq!(tls_mapping(&code.replace("r-xp", "r--p")), None);
         assert_eq!(tls_mapping(&code.replace("libssl", "libcrypto")), None);
         assert_eq!(tls_mapping("7f00-7f10 r-xp 0 00:00 0"), None);
         assert_eq!(tls_mapping(""), None);
-    }
-
-    #[test]
-    fn this_process_has_an_executable() {
-        let executable = Object::executable(std::process::id()).unwrap();
-        assert_eq!(executable.name, std::env::current_exe().unwrap().display().to_string());
     }
 }

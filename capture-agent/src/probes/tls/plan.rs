@@ -1,6 +1,7 @@
 //! Which sites read a server's encrypted sessions.
 
 use std::fmt;
+use std::fs::File;
 use std::path::PathBuf;
 
 use capture_common::{BACKEND, FRONTEND, Operand, Site};
@@ -10,6 +11,7 @@ use super::elf::{Bytes, ElfError, Function, Image};
 use super::object::{FileId, Object};
 use super::x86::{self, After, NoSite, Target};
 use super::{AFTER, BEFORE, Probe};
+use crate::probes::access::{Access, path_of};
 
 /// Where the plaintext of encrypted sessions is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +41,8 @@ impl std::str::FromStr for TlsSource {
 /// The sites in one file.
 #[derive(Debug)]
 pub struct TlsPlan {
-    /// Where the file can be opened.
-    pub(super) path: PathBuf,
+    /// The file, which is open as long as the kernel has to find it.
+    opened: File,
     /// Which file it is.
     pub(super) file: FileId,
     /// What the server calls it.
@@ -107,15 +109,26 @@ pub enum NoTls {
     Refused(#[from] crate::probes::LoadError),
 }
 
+impl NoTls {
+    /// Whether it is only that nobody is there just now who may look at the server's files.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreadable(error) => error.kind() == std::io::ErrorKind::NotConnected,
+            Self::Neither(one, other) => one.may_pass() || other.may_pass(),
+            _ => false,
+        }
+    }
+}
+
 impl TlsPlan {
     /// Searches the files of the server whose postmaster is `pid`, or those of one kind only.
-    pub fn of(pid: u32, only: Option<TlsSource>) -> Result<Self, NoTls> {
+    pub fn of(pid: u32, only: Option<TlsSource>, access: &dyn Access) -> Result<Self, NoTls> {
         match only {
             Some(TlsSource::Off) => Err(NoTls::Off),
-            Some(TlsSource::Server) => server(pid),
-            Some(TlsSource::Library) => library(pid),
-            None => server(pid).or_else(|server| {
-                library(pid).map_err(|library| match library {
+            Some(TlsSource::Server) => server(pid, access),
+            Some(TlsSource::Library) => library(pid, access),
+            None => server(pid, access).or_else(|server| {
+                library(pid, access).map_err(|library| match library {
                     NoTls::NoLibrary => library,
                     _ => NoTls::Neither(Box::new(server), Box::new(library)),
                 })
@@ -124,12 +137,17 @@ impl TlsPlan {
     }
 
     /// The file that is searched first: what was found there for another server holds for this one.
-    pub(super) fn first_file(pid: u32, only: Option<TlsSource>) -> Option<FileId> {
+    pub(super) fn first_file(pid: u32, only: Option<TlsSource>, access: &dyn Access) -> Option<FileId> {
         match only {
             Some(TlsSource::Off) => None,
-            Some(TlsSource::Library) => Some(Object::tls_library(pid).ok()??.id),
-            Some(TlsSource::Server) | None => Some(Object::executable(pid).ok()?.id),
+            Some(TlsSource::Library) => Some(Object::tls_library(pid, access).ok()??.id),
+            Some(TlsSource::Server) | None => Some(Object::executable(pid, access).ok()?.id),
         }
+    }
+
+    /// Where this process can open the file.
+    pub(super) fn path(&self) -> PathBuf {
+        path_of(&self.opened)
     }
 
     /// The probes of this plan, as the set `set`.
@@ -137,11 +155,13 @@ impl TlsPlan {
         self.points.iter().map(move |point| match point.kind {
             PointKind::Before => {
                 let unused = Operand { word: 0, memory: None };
-                let site = Site { direction: FRONTEND, result: unused, int: false, buffer: None, set };
+                let (int, gss) = (false, false);
+                let site = Site { direction: FRONTEND, result: unused, int, buffer: None, gss, set };
                 Probe { program: BEFORE, offset: point.offset, cookie: site.to_cookie() }
             }
             PointKind::After(After { result, int, buffer, .. }, direction) => {
-                let site = Site { direction, result, int, buffer, set };
+                let gss = point.function.starts_with("be_gssapi");
+                let site = Site { direction, result, int, buffer, gss, set };
                 Probe { program: AFTER, offset: point.offset, cookie: site.to_cookie() }
             }
         })
@@ -163,8 +183,8 @@ impl fmt::Display for TlsPlan {
     }
 }
 
-fn server(pid: u32) -> Result<TlsPlan, NoTls> {
-    search(Object::executable(pid)?, |image, reasons| {
+fn server(pid: u32, access: &dyn Access) -> Result<TlsPlan, NoTls> {
+    search(Object::executable(pid, access)?, |image, reasons| {
         let mut points = tls_in_server(image, "be_tls_read", "secure_read", "SSL_read", FRONTEND, reasons)?;
         points.extend(tls_in_server(image, "be_tls_write", "secure_write", "SSL_write", BACKEND, reasons)?);
         // A server without GSSAPI has nothing to read there.
@@ -200,9 +220,9 @@ fn tls_in_server(
     None
 }
 
-fn library(pid: u32) -> Result<TlsPlan, NoTls> {
-    let library = Object::tls_library(pid)?.ok_or(NoTls::NoLibrary)?;
-    let executable = Bytes::of(Object::executable(pid)?.file);
+fn library(pid: u32, access: &dyn Access) -> Result<TlsPlan, NoTls> {
+    let library = Object::tls_library(pid, access)?.ok_or(NoTls::NoLibrary)?;
+    let executable = Bytes::of(Object::executable(pid, access)?.file);
     let used = executable
         .as_ref()
         .ok()
@@ -238,7 +258,8 @@ fn search(
     object: Object,
     sites: impl FnOnce(&Image<'_>, &mut Vec<(&'static str, NoSite)>) -> Option<Vec<Point>>,
 ) -> Result<TlsPlan, NoTls> {
-    let Object { path, name, id, file } = object;
+    let Object { name, id, file } = object;
+    let opened = file.try_clone()?;
     let bytes = match Bytes::of(file) {
         Ok(bytes) => bytes,
         Err(source) => return Err(NoTls::Elf { name, source }),
@@ -249,7 +270,7 @@ fn search(
     };
     let mut reasons = Vec::new();
     match sites(&image, &mut reasons) {
-        Some(points) => Ok(TlsPlan { path, file: id, name, points }),
+        Some(points) => Ok(TlsPlan { opened, file: id, name, points }),
         None => Err(NoTls::NoSite { name, reasons }),
     }
 }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::super::batch::Day;
+use super::super::decision::Decision;
 use super::super::loss::Loss;
 use super::super::lsn::{Lsn, Span};
 use super::super::table::Table;
+use super::decision::{decision, judged};
 use super::dictionary::{COLUMNS, SESSIONS, TEXTS};
 use super::encode::{BINARY_FIELDS, DATA_ROW, TEXT_FIELDS};
 use super::kind;
@@ -29,6 +31,8 @@ pub(super) enum Record<'a> {
     Gap(&'a SessionInfo, Gap),
     /// A session's end.
     End(&'a SessionInfo, SessionEnd),
+    /// A decision, about a session if there is one.
+    Decision(Option<&'a SessionInfo>, Box<Decision>),
     /// Rows that could not be stored.
     Loss(Loss),
     /// Rows of a table and day that need no replay.
@@ -94,6 +98,13 @@ impl Decoder {
             kind::ROW => return self.row(body),
             kind::GAP => Record::Gap(self.session(&mut body)?, gap(&mut body)?),
             kind::END => Record::End(self.session(&mut body)?, session_end(&mut body)?),
+            kind::DECISION => {
+                let session = match body.narrow::<usize>()?.checked_sub(1) {
+                    None => None,
+                    Some(slot) => Some(self.sessions.get(slot).and_then(Option::as_ref).ok_or(Malformed)?),
+                };
+                Record::Decision(session, Box::new(decision(&mut body)?))
+            }
             kind::LOSS => Record::Loss(loss(&mut body)?),
             kind::SETTLED => settled(&mut body)?,
             kind::STATE => Record::State(body.array()?, body.take(body.left())?),
@@ -175,6 +186,7 @@ impl Decoder {
         };
         let (bytes_in, bytes_out) = (body.number()?, body.number()?);
         let frontend_range = (body.number()?, body.number()?);
+        let judged = if truths & 8 != 0 { Some(Arc::new(judged(&mut body)?)) } else { None };
         let error_message = match body.narrow::<usize>()?.checked_sub(1) {
             None => None,
             Some(length) => Some(body.characters(length)?.to_owned()),
@@ -209,6 +221,7 @@ impl Decoder {
             complete: truths & 4 != 0,
             results_truncated: truths & 2 != 0,
             params_truncated: truths & 1 != 0,
+            judged,
         };
         Ok(Record::Statement(session, Box::new(exchange)))
     }

@@ -110,9 +110,12 @@ fn is_same_session(known: &SessionInfo, session: &SessionInfo) -> bool {
         && known.client_encoding == session.client_encoding
         && known.standard_conforming_strings == session.standard_conforming_strings
         && known.tls == session.tls
+        && known.gss_encrypted == session.gss_encrypted
         && same(&known.tls_version, &session.tls_version)
         && same(&known.tls_cipher, &session.tls_cipher)
         && known.origin.partial == session.origin.partial
+        && (Arc::ptr_eq(&known.origin.server, &session.origin.server)
+            || known.origin.server == session.origin.server)
 }
 
 fn same(known: &Option<Arc<str>>, text: &Option<Arc<str>>) -> bool {
@@ -179,6 +182,8 @@ mod tests {
         session.application_name = Some("another".into());
         assert!(matches!(dictionary.session(&session), Slot::New(_)));
         session.tls = true;
+        assert!(matches!(dictionary.session(&session), Slot::New(_)));
+        session.origin.server = Arc::new(Default::default());
         assert!(matches!(dictionary.session(&session), Slot::New(_)));
     }
 

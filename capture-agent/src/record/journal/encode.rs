@@ -4,9 +4,11 @@
 //! encoded here, but follow it, so that they can be written from where they are.
 
 use super::super::batch::Day;
+use super::super::decision::Decision;
 use super::super::loss::Loss;
 use super::super::lsn::Spans;
 use super::super::table::Table;
+use super::decision::{put_decision, put_judged};
 use super::dictionary::{Dictionary, Slot};
 use super::kind;
 use super::wire::{put, put_bytes, put_option, put_signed, put_text};
@@ -76,7 +78,9 @@ impl Encoder {
         put_option(out, exchange.first_row_us);
         out.push(protocol(exchange.protocol));
         out.push(status(exchange.status));
-        let truths = [exchange.complete, exchange.results_truncated, exchange.params_truncated];
+        let judged = exchange.judged.as_deref();
+        let truths =
+            [judged.is_some(), exchange.complete, exchange.results_truncated, exchange.params_truncated];
         out.push(truths.iter().fold(0, |bits, truth| bits << 1 | u8::from(*truth)));
         put(out, sql);
         put_text(out, exchange.statement_name.as_deref());
@@ -103,6 +107,9 @@ impl Encoder {
             [exchange.bytes_in, exchange.bytes_out, exchange.frontend_range.0, exchange.frontend_range.1]
         {
             put(out, number);
+        }
+        if let Some(judged) = judged {
+            put_judged(out, judged);
         }
         let message = exchange.error_message.as_deref();
         put(out, message.map_or(0, |message| message.len() as u64 + 1));
@@ -144,6 +151,23 @@ impl Encoder {
         }
         put_text(out, ended.protocol_error.as_deref());
         end(out, start, 0);
+        start
+    }
+
+    /// A decision. Its text, as far as it is recorded, follows.
+    pub(super) fn decision(
+        &mut self,
+        out: &mut Vec<u8>,
+        session: Option<&SessionInfo>,
+        decision: &Decision,
+    ) -> usize {
+        let session = session.map(|session| self.session(out, session));
+        let start = begin(out, kind::DECISION);
+        put(out, session.map_or(0, |slot| slot + 1));
+        put_decision(out, decision);
+        let sql = decision.recorded_sql();
+        put(out, sql.map_or(0, |sql| sql.len() as u64 + 1));
+        end(out, start, sql.map_or(0, str::len));
         start
     }
 

@@ -28,6 +28,8 @@ pub(super) const FORGET_STATE: u8 = 12;
 pub(super) const CHECKPOINT: u8 = 13;
 /// The end of a transaction, with the reader's position.
 pub(super) const COMMIT: u8 = 14;
+/// A decision.
+pub(super) const DECISION: u8 = 15;
 
 /// Bytes before a record's body: its kind, and the body's length.
 pub(super) const PREFIX: usize = 5;

@@ -15,6 +15,7 @@
 //! While the disk takes nothing the journal is off: rows have positions still, but nothing is written. It begins
 //! again with a new segment.
 
+mod decision;
 mod decode;
 mod dictionary;
 mod encode;
@@ -37,10 +38,12 @@ use std::sync::Arc;
 
 pub use recovery::StateKey;
 pub(super) use recovery::{Found, Rows};
+pub(super) use segment::VERSION;
 pub(super) use shelf::Shelf;
 
 use super::RecordError;
 use super::batch::Day;
+use super::decision::Decision;
 use super::loss::Loss;
 use super::lsn::{Lsn, Spans};
 use super::table::Table;
@@ -175,6 +178,14 @@ impl Journal {
     /// A session's end.
     pub(super) fn end(&mut self, session: &SessionInfo, end: &SessionEnd) -> Lsn {
         self.record(|encoder, out| encoder.end(out, session, end), |_| {})
+    }
+
+    /// A decision, about a session if one is given.
+    pub(super) fn decision(&mut self, session: Option<&SessionInfo>, decision: &Decision) -> Lsn {
+        self.record(
+            |encoder, out| encoder.decision(out, session, decision),
+            |journal| journal.tail(decision.recorded_sql().unwrap_or_default().as_bytes()),
+        )
     }
 
     /// Rows that could not be stored.

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use super::super::decision::Decision;
 use super::super::loss::Loss;
 use super::super::lsn::Lsn;
 use super::super::settled::Settled;
@@ -32,6 +33,8 @@ pub(in crate::record) trait Rows {
     fn gap(&mut self, lsn: Lsn, session: &SessionInfo, gap: &Gap);
     /// See [`Sink::end`](crate::session::Sink::end).
     fn end(&mut self, lsn: Lsn, session: &SessionInfo, end: &SessionEnd);
+    /// See [`Recorder::decision`](crate::record::Recorder::decision).
+    fn decision(&mut self, lsn: Lsn, session: Option<&SessionInfo>, decision: &Decision);
     /// Rows that could not be stored.
     fn loss(&mut self, lsn: Lsn, loss: &Loss);
 }
@@ -202,6 +205,9 @@ fn hand_over(lsn: Lsn, record: Record<'_>, settled: &Settled, rows: &mut impl Ro
         Record::Gap(session, gap) if needed(Table::Gaps, gap.at) => rows.gap(lsn, session, &gap),
         Record::End(session, end) if needed(Table::Sessions, session.origin.started_at) => {
             rows.end(lsn, session, &end);
+        }
+        Record::Decision(session, decision) if needed(Table::Decisions, decision.at) => {
+            rows.decision(lsn, session, &decision);
         }
         Record::Loss(loss) if needed(Table::Gaps, loss.at) => rows.loss(lsn, &loss),
         _ => return false,

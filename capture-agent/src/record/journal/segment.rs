@@ -17,9 +17,10 @@ use rustix::io::Errno;
 
 use super::super::lsn::Lsn;
 use super::frame::Pieces;
+use crate::telemetry;
 
-/// The format of this build.
-pub(super) const VERSION: u32 = 1;
+/// The format of this build, which reads all before it too: 2 has decisions.
+pub(in crate::record) const VERSION: u32 = 2;
 
 /// Bytes of a segment before its first frame.
 pub(super) const HEADER: usize = 76;
@@ -63,7 +64,7 @@ impl Header {
         bytes[16..32].copy_from_slice(&self.journal.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.first.0.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.created.to_le_bytes());
-        let agent = env!("CARGO_PKG_VERSION").as_bytes();
+        let agent = telemetry::version().as_bytes();
         for (place, byte) in bytes[48..72].iter_mut().zip(agent) {
             *place = *byte;
         }
@@ -261,8 +262,19 @@ mod tests {
             assert!(matches!(Header::read(&bytes[..]), Err(HeaderError::Torn)), "{at}");
         }
         let mut newer = bytes;
-        newer[8] = 2;
-        assert!(matches!(Header::read(&newer[..40]), Err(HeaderError::Newer(2))));
+        newer[8] = VERSION as u8 + 1;
+        assert!(
+            matches!(Header::read(&newer[..40]), Err(HeaderError::Newer(version)) if version == VERSION + 1)
+        );
+    }
+
+    #[test]
+    fn an_earlier_versions_segment_is_read() {
+        let mut bytes = header().bytes();
+        bytes[8] = 1;
+        let crc = checksum(&bytes);
+        bytes[72..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Header::read(&bytes[..]).unwrap(), header());
     }
 
     #[test]

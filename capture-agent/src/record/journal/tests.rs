@@ -4,7 +4,7 @@ use std::fs;
 
 use proptest::prelude::*;
 
-use super::super::fixture::calls::{Call, calls, play};
+use super::super::fixture::calls::{Call, Ledger, calls, play};
 use super::super::settled::Settled;
 use super::*;
 
@@ -27,6 +27,10 @@ impl Rows for Told {
 
     fn end(&mut self, lsn: Lsn, session: &SessionInfo, end: &SessionEnd) {
         self.0.push((lsn, format!("{session:?} {end:?}")));
+    }
+
+    fn decision(&mut self, lsn: Lsn, session: Option<&SessionInfo>, decision: &Decision) {
+        self.0.push((lsn, format!("{session:?} {decision:?}")));
     }
 
     fn loss(&mut self, lsn: Lsn, loss: &Loss) {
@@ -52,6 +56,12 @@ impl crate::session::Sink for Both<'_> {
 
     fn end(&mut self, session: &SessionInfo, end: &SessionEnd) {
         self.1.end(self.0.end(session, end), session, end);
+    }
+}
+
+impl Ledger for Both<'_> {
+    fn decision(&mut self, session: Option<&SessionInfo>, decision: &Decision) {
+        self.1.decision(self.0.decision(session, decision), session, decision);
     }
 }
 
@@ -134,7 +144,7 @@ proptest! {
         // Behind a checksum that is right.
         read_all(&frame_of(&bytes));
         // As the body of a record of each kind.
-        for kind in 0..16u8 {
+        for kind in 0..=kind::DECISION + 1 {
             let mut record = vec![kind];
             record.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
             record.extend_from_slice(&bytes);
@@ -279,10 +289,13 @@ fn a_journal_of_a_later_version_is_refused_and_left_alone() {
     drop(begin(folder.path(), 1 << 20));
     let [segment] = &segments(folder.path())[..] else { panic!("one segment") };
     let mut bytes = fs::read(segment).unwrap();
-    bytes[8] = 2;
+    bytes[8] = VERSION as u8 + 1;
     fs::write(segment, &bytes).unwrap();
     let error = Journal::open(folder.path().to_owned(), 1 << 20).unwrap_err().to_string();
-    assert!(error.contains("format 2") && error.contains("#journal-version"), "{error}");
+    assert!(
+        error.contains("format 3, this version reads up to 2") && error.contains("#journal-version"),
+        "{error}"
+    );
     assert_eq!(fs::read(segment).unwrap(), bytes);
 }
 

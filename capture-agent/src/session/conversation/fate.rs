@@ -434,7 +434,7 @@ fn named(sql: &str, scs: bool) -> Option<(String, Option<&str>)> {
 }
 
 /// Whether a statement whose end is not known may have changed which names stand for which statement.
-fn may_touch_names(sql: &str) -> bool {
+pub(super) fn may_touch_names(sql: &str) -> bool {
     const WORDS: [&str; 3] = ["prepare", "deallocate", "discard"];
     let lower = sql.to_ascii_lowercase();
     WORDS.iter().any(|word| lower.contains(word))

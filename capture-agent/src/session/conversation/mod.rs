@@ -19,6 +19,7 @@
 //!   └─────────────────────────────────────────────────────────────────────────────┘
 //! ```
 
+mod asked;
 mod copying;
 mod extended;
 mod fate;
@@ -38,7 +39,7 @@ use request::{Kind, Queue};
 use running::Run;
 
 use super::saved::clipped;
-use super::{Exchange, Limits, Micros, Param, SessionInfo, Sink};
+use super::{Exchange, Judged, Limits, Micros, Param, SessionInfo, Sink, Tag};
 use crate::frames::Frame;
 
 /// Where and when a conversation's message is handled, and who hears of it.
@@ -60,6 +61,10 @@ pub(super) struct Conversation {
     skipping: bool,
     /// Whether a reply did not fit its request: nothing is paired until the server is idle.
     confused: bool,
+    /// Position in the client's stream before which requests were given up on, though the server may run them.
+    given_up: u64,
+    /// The verdicts on requests that wait, by their first bytes' positions.
+    judged: Vec<(u64, Arc<Judged>)>,
     /// Whether the client sent messages of the extended protocol since the last Sync.
     unsynced: bool,
     /// Whether the session is a walsender's.
@@ -76,6 +81,9 @@ pub(super) struct Conversation {
     exchange: Exchange,
     /// The latest RowDescription that belongs to no prepared statement.
     row_description: Option<Described>,
+    /// The latest CommandComplete's tag.
+    #[serde(skip)]
+    tag: Option<Tag>,
     /// Places of parameters, for the next Bind.
     #[serde(skip)]
     spare_params: Vec<Param>,
@@ -133,6 +141,8 @@ impl Conversation {
             names: Names::default(),
             skipping: false,
             confused: false,
+            given_up: 0,
+            judged: Vec::new(),
             unsynced: false,
             replication: Replication::No,
             overlay: fate::Overlay::default(),
@@ -141,6 +151,7 @@ impl Conversation {
             unsettled: None,
             exchange: running::blank(),
             row_description: None,
+            tag: None,
             spare_params: Vec::new(),
             seq: 0,
             errors: 0,
@@ -218,9 +229,11 @@ impl Conversation {
             return self.skip(request, turn);
         }
         self.skipping = false;
+        let end = request.range().1;
         self.queue.push(request);
         if self.queue.len() > self.limits.requests {
             self.confused = true;
+            self.given_up = end;
             self.abandon(turn);
         }
     }
@@ -264,6 +277,17 @@ impl Conversation {
             self.names.restore(postcard::from_bytes(prepared)?);
         }
         Ok(())
+    }
+
+    /// Whether ReadyForQuery has come.
+    pub(super) fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    /// Changes how much of each statement's rows is handed on, from the next statement on.
+    pub(super) fn limit_rows(&mut self, rows: u64, bytes: u64) {
+        self.limits.rows = rows;
+        self.limits.bytes = bytes;
     }
 
     /// Whether the server was promised replies that it has not given.

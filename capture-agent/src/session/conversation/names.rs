@@ -47,13 +47,18 @@ impl Prepared {
 
     /// The type of the parameter at `index`; 0 if it is not known.
     pub(super) fn type_at(&self, index: usize) -> u32 {
-        let at = index.saturating_mul(4);
-        self.types.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |oid| u32::from_be_bytes(*oid))
+        oid_at(&self.types, index)
     }
 
     fn size(&self) -> usize {
         self.name.len() + self.sql.as_ref().map_or(0, |sql| sql.len()) + self.types.len()
     }
+}
+
+/// The OID at `index` of a list in network byte order; 0 if it is not there.
+pub(super) fn oid_at(types: &[u8], index: usize) -> u32 {
+    let at = index.saturating_mul(4);
+    types.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |oid| u32::from_be_bytes(*oid))
 }
 
 /// Columns, and the bytes that they were made of, so that equal bytes share them.
@@ -242,6 +247,10 @@ impl Names {
 
     pub(super) fn portal(&mut self, name: &[u8]) -> Option<&mut Portal> {
         if name.is_empty() { self.unnamed_portal.as_mut() } else { self.portals.get_mut(name) }
+    }
+
+    pub(super) fn portal_ref(&self, name: &[u8]) -> Option<&Portal> {
+        if name.is_empty() { self.unnamed_portal.as_ref() } else { self.portals.get(name) }
     }
 
     /// Opens a portal; gives the one back that it replaces.

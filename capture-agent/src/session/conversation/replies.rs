@@ -17,7 +17,14 @@ impl Conversation {
             self.settle_before(frame, turn);
         }
         match frame.tag {
-            tag::NEGOTIATION if matches!(body, b"S" | b"G") => return Then::Encrypted,
+            tag::NEGOTIATION if body == b"S" => return Then::Encrypted,
+            tag::NEGOTIATION if body == b"G" => {
+                // The client proves itself to GSSAPI before that encrypts; a server that is content with it asks for nothing
+                // more (`ClientAuthentication` in `src/backend/libpq/auth.c`).
+                turn.info.gss_encrypted = true;
+                turn.info.auth_method = Some("gss".into());
+                return Then::Encrypted;
+            }
             tag::NEGOTIATION => return Then::Declined,
             b'N' | b'A' | b'K' | b'v' => {}
             b'S' => self.parameter_status(body, turn.info),
@@ -69,7 +76,7 @@ impl Conversation {
             b'T' => self.run.columns = whole.then(|| self.columns(body, turn.info)),
             b'C' => {
                 let text = turn.info.client_encoding.decode(backend::command_tag(body));
-                let tag = whole.then(|| Tag::from(&*text));
+                let tag = whole.then(|| self.tag(&text));
                 if self.exchange.protocol == Protocol::Replication {
                     self.exchange.command_tag = tag;
                 } else {
@@ -88,9 +95,17 @@ impl Conversation {
         }
     }
 
+    /// A tag: the same as the last, mostly.
+    fn tag(&mut self, text: &str) -> Tag {
+        match &self.tag {
+            Some(last) if **last == *text => last.clone(),
+            _ => self.tag.insert(text.into()).clone(),
+        }
+    }
+
     /// The statement at the head is done.
     fn complete(&mut self, ended: Ended, turn: &mut Turn<'_, impl Sink>) {
-        let tag = ended.tag;
+        let tag = ended.tag.clone();
         // A COPY from the client cannot complete before the client says that it is done.
         self.run.touched |=
             self.run.copy.as_ref().is_some_and(|copy| copy.side == CopySide::Client && !copy.input_over);

@@ -100,8 +100,12 @@ impl Queue {
         self.items.len()
     }
 
-    /// Bytes held by the bodies.
     /// All of them, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Request> {
+        self.items.iter()
+    }
+
+    /// The same, to be changed.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Request> {
         self.items.iter_mut()
     }

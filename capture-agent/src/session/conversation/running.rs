@@ -100,6 +100,7 @@ impl Conversation {
     /// Begins the row of the next statement.
     pub(super) fn begin(&mut self, begun: Begun) {
         let Begun { protocol, at, sql, name, range, bytes_in } = begun;
+        let judged = self.judged_in(range);
         let exchange = &mut self.exchange;
         exchange.seq = self.seq;
         self.seq += 1;
@@ -121,6 +122,7 @@ impl Conversation {
         exchange.frontend_range = range;
         exchange.complete = true;
         exchange.params_truncated = false;
+        exchange.judged = judged;
         self.run.active = true;
     }
 
@@ -217,5 +219,6 @@ pub(super) fn blank() -> Exchange {
         complete: true,
         results_truncated: false,
         params_truncated: false,
+        judged: None,
     }
 }

@@ -235,3 +235,33 @@ fn the_kernel_s_own_count_closes_the_ledger() {
     assert_eq!(gaps, expected);
     assert_eq!(recorder.end().gap_bytes, 67);
 }
+
+/// Nobody captured for a while, and the kernel side counts anew from there.
+#[test]
+fn a_session_goes_on_behind_what_nobody_captured() {
+    let before = selects();
+    let mut recorder = Recorder::default();
+    let mut session = before.play(origin(), Limits::default(), &mut recorder);
+    let [frontend, backend] = before.ends();
+    assert!(!session.resume_at([frontend - 1, backend], Micros(5_000), &mut recorder), "it was further");
+    assert!(session.resume_at([frontend + 30, backend + 70], Micros(5_000), &mut recorder));
+    let after = ["5", "6", "7"].iter().fold(Talk(Vec::new()), |talk, value| select(talk, value));
+    let mut offsets = [0; 2];
+    for (index, call) in after.0.iter().enumerate() {
+        let offset = offsets[call.direction as usize];
+        offsets[call.direction as usize] += call.bytes.len() as u64;
+        let at = Micros(6_000 + index as i64);
+        let (direction, bytes) = (call.direction, call.bytes.as_slice());
+        let data = Data { direction, offset, bytes, loss: None, end_of_call: true, plaintext: false, at };
+        session.data(data, &mut recorder);
+    }
+    session.close(after.closing(0), &mut recorder);
+    let unseen: Vec<_> = recorder.gaps.iter().filter(|gap| gap.reason == GapReason::AgentStopped).collect();
+    let places: Vec<_> = unseen.iter().map(|gap| (gap.direction, gap.offset, gap.length)).collect();
+    assert_eq!(places, [(Direction::Frontend, frontend, 30), (Direction::Backend, backend, 70)]);
+    assert_eq!(recorder.texts().last(), Some(&"SELECT 7"));
+    let end = recorder.end();
+    let passed = frontend + 30 + backend + 70 + offsets.iter().sum::<u64>();
+    assert_eq!(end.bytes_in + end.bytes_out + end.gap_bytes, passed);
+    assert_eq!(recorder.gaps.iter().map(|gap| gap.length).sum::<u64>(), end.gap_bytes);
+}

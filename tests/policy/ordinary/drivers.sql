@@ -1,0 +1,37 @@
+-- Drivers, poolers and agents by themselves.
+SELECT t.oid, t.typarray FROM pg_catalog.pg_type t WHERE t.typname = 'hstore';
+SELECT t.oid, t.typname AS name, t.typarray AS array_oid, t.oid::regtype::text AS regtype, t.typdelim AS delimiter FROM pg_type t WHERE t.oid = to_regtype($1) ORDER BY t.oid;
+WITH RECURSIVE typeinfo_tree(oid, ns, name, kind, basetype, elemtype, elemdelim, range_subtype, attrtypoids, attrnames, depth) AS (SELECT ti.oid, ti.ns, ti.name, ti.kind, ti.basetype, ti.elemtype, ti.elemdelim, ti.range_subtype, ti.attrtypoids, ti.attrnames, 0 FROM (SELECT t.oid AS oid, ns.nspname AS ns, t.typname AS name, t.typtype AS kind, t.typbasetype AS basetype, t.typelem AS elemtype, t.typdelim AS elemdelim, 0 AS range_subtype, NULL::oid[] AS attrtypoids, NULL::text[] AS attrnames FROM pg_catalog.pg_type AS t INNER JOIN pg_catalog.pg_namespace ns ON (ns.oid = t.typnamespace)) AS ti WHERE ti.oid = any($1::oid[])) SELECT DISTINCT *, basetype::regtype::text AS basetype_name FROM typeinfo_tree ORDER BY depth DESC;
+SELECT set_config('jit', 'off', false);
+SELECT ns.nspname, t.oid, t.typname, t.typtype, t.typnotnull, t.elemtypoid FROM (SELECT typ.oid, typ.typnamespace, typ.typname, typ.typtype, typ.typnotnull, typ.typrelid, elemtyp.oid AS elemtypoid FROM pg_type AS typ LEFT JOIN pg_type AS elemtyp ON elemtyp.oid = typ.typelem) AS t JOIN pg_namespace AS ns ON (ns.oid = typnamespace) WHERE typtype IN ('b', 'r', 'm', 'e', 'd') ORDER BY 1;
+SELECT typname, typsend, typreceive, typoutput, typinput FROM pg_type;
+select oid, typname from pg_type where typname = any($1::text[]);
+SHOW server_version;
+SELECT pg_backend_pid();
+DISCARD ALL;
+RESET ALL;
+DEALLOCATE ALL;
+CLOSE ALL;
+UNLISTEN *;
+SELECT 'pgbouncer' AS health;
+;
+-- ping
+SELECT NULL;
+SELECT current_setting('server_version_num')::int;
+SELECT pg_catalog.current_setting('TimeZone');
+SET client_encoding TO 'UTF8';
+SET application_name TO 'worker-7';
+SET LOCAL statement_timeout = 1000;
+SET default_transaction_read_only = on;
+SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public' ORDER BY table_name, ordinal_position;
+SELECT c.relname, obj_description(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'public' AND c.relkind IN ('r', 'v');
+BEGIN TRANSACTION READ ONLY;
+SELECT customers.country, count(*) AS n FROM customers GROUP BY 1 ORDER BY n DESC LIMIT 10;
+SELECT avg(total), stddev(total) FROM orders WHERE created_at >= date_trunc('month', current_date) - interval '1 month';
+WITH recent AS (SELECT * FROM orders ORDER BY created_at DESC LIMIT 100) SELECT state, count(*) FROM recent GROUP BY state;
+SELECT o.id, c.name, o.total, lag(o.total) OVER (PARTITION BY c.id ORDER BY o.created_at) AS before FROM orders o JOIN customers c ON c.id = o.customer_id;
+EXPLAIN SELECT * FROM orders WHERE total > 100;
+INSERT INTO notes (body) VALUES ('the agent was here') RETURNING id;
+UPDATE notes SET body = body || ' again' WHERE id = 1;
+DELETE FROM notes WHERE id = 1 RETURNING body;
+WITH gone AS (DELETE FROM notes WHERE id < 10 RETURNING *) INSERT INTO events (payload) SELECT to_jsonb(gone) FROM gone;
