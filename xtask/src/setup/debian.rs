@@ -89,7 +89,9 @@ fn has_libclang() -> bool {
         .flat_map(|files| files.flatten())
         .any(|file| {
             let name = file.file_name().to_string_lossy().into_owned();
-            name.starts_with("libclang.so") || name.starts_with("libclang-")
+            // `libclang-cpp` is another library: it comes with LLVM, and bindgen cannot use it.
+            (name.starts_with("libclang.so") || name.starts_with("libclang-"))
+                && !name.starts_with("libclang-cpp")
         })
 }
 
