@@ -6,8 +6,8 @@ use aya_ebpf::helpers::generated::bpf_send_signal;
 use capture_common::{
     FLAG_ENDED, FLAG_GSS, FLAG_HELD, FLAG_PLAINTEXT, FLAG_SEALED, FLAG_UNHELD, FRONTEND, HOLD_ASTRAY,
     HOLD_CLOSED, HOLD_GSS, HOLD_GUARD, HOLD_PASSED, HOLD_PLAINTEXT, HOLD_UNREAD, HOLD_WAITING, Hold,
-    ORDER_ARMED, ORDER_CLOSED, ORDER_GUARD_CLOSED, ORDER_REQUIRED, Orders, STALE_NS, Tracked, WALK_ASTRAY,
-    beat, counter,
+    ORDER_ARMED, ORDER_CLOSED, ORDER_GUARD_CLOSED, ORDER_PREPARED, ORDER_REQUIRED, Orders, STALE_NS, Tracked,
+    WALK_LOST, beat, counter,
 };
 
 use crate::maps::{BEATS, DEFAULTS, HOLDS, ORDERS, SITE_SETS};
@@ -58,7 +58,7 @@ extern "C" fn capture_overrun(start: u64, buf: u64, len: u64, small: u64) -> u64
 #[inline(always)]
 pub fn guard(backend: &mut Tracked, start: u64, at: u64, buf: u64, len: u64, flags: u32) -> u32 {
     if orders(backend).flags & ORDER_ARMED == 0 {
-        backend.walk.state = WALK_ASTRAY;
+        backend.walk.state = WALK_LOST;
         return 0;
     }
     capture_guard(start, at, buf, len, Small::new(0, FRONTEND, 0, flags, 0).bits()) as u32
@@ -77,9 +77,14 @@ extern "C" fn capture_guard(start: u64, at: u64, buf: u64, len: u64, small: u64)
             return 0;
         }
         // Nothing will tell what the client asks for.
-        backend.walk.state = WALK_ASTRAY;
-    } else if !walk::reaches(backend, orders.frame, start, buf, len) {
-        return 0;
+        backend.walk.state = WALK_LOST;
+    } else {
+        if orders.flags & ORDER_PREPARED != 0 && is_overdue(backend) {
+            walk::doubt(backend);
+        }
+        if !walk::reaches(backend, &orders, start, buf, len) {
+            return 0;
+        }
     }
     let closed = orders.flags & ORDER_GUARD_CLOSED != 0;
     // The shim decides nothing; and an agent that was not seen for so long decides nothing in time.
@@ -87,12 +92,17 @@ extern "C" fn capture_guard(start: u64, at: u64, buf: u64, len: u64, small: u64)
         if closed {
             signal(SIGTERM);
         }
+        walk::doubt(backend);
         return 0;
     }
     let astray = walk::is_astray(backend);
     let flags = HOLD_GUARD | if closed { HOLD_CLOSED } else { 0 } | if astray { HOLD_ASTRAY } else { 0 };
     let hold = Hold { offset: start, buffer: buf, len, ..hold(backend, at, orders.guard_ms, flags, small) };
-    u64::from(stop(&hold, counter::GUARDED))
+    let stopped = stop(&hold, counter::GUARDED);
+    if stopped & FLAG_HELD == 0 {
+        walk::doubt(backend);
+    }
+    u64::from(stopped)
 }
 
 /// What is known of a hold but for its bytes.
@@ -155,6 +165,13 @@ fn orders(backend: &Tracked) -> Orders {
         Some(orders) if orders.born == backend.session.born => *orders,
         _ => DEFAULTS.get(0).copied().unwrap_or_default(),
     }
+}
+
+/// Whether the session went on last without the verdict that it had waited for.
+#[inline(always)]
+fn is_overdue(backend: &Tracked) -> bool {
+    // SAFETY: user space writes it while this process is stopped only.
+    unsafe { HOLDS.get(backend.session.tgid) }.is_some_and(|hold| hold.state == HOLD_PASSED)
 }
 
 /// Whether a deadline of the session has passed and the agent has not been seen since.

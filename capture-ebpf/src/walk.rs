@@ -3,35 +3,40 @@
 
 use aya_ebpf::helpers::bpf_probe_read_user;
 use capture_common::{
-    Tracked, WALK_ASTRAY, WALK_GUARDED, WALK_MESSAGES, WALK_MESSAGES_MOST, WALK_REACHED, Walk,
+    ORDER_PREPARED, Orders, Tracked, WALK_ASTRAY, WALK_DOUBT, WALK_GUARDED, WALK_LOST, WALK_MESSAGES,
+    WALK_MESSAGES_MOST, WALK_PREPARED, WALK_REACHED, Walk,
 };
 
 use crate::process;
 
 /// Whether the `len` bytes at the user address `buf`, which stand at `start` in the client's stream, complete such
-/// a message, or may do so as far as it can be told. `frame` is [`capture_common::Orders::frame`].
+/// a message, or may do so as far as it can be told.
 #[inline(always)]
-pub fn reaches(backend: &mut Tracked, frame: u64, start: u64, buf: u64, len: u64) -> bool {
+pub fn reaches(backend: &mut Tracked, orders: &Orders, start: u64, buf: u64, len: u64) -> bool {
     let place = Place(&raw mut backend.walk);
     let mut walk = place.load();
     if walk.seen != start {
         // It was not armed for a while, or bytes were lost.
-        walk.state = WALK_ASTRAY;
+        walk.state = WALK_LOST;
     }
     walk.seen = start.wrapping_add(len);
     if walk.state & WALK_ASTRAY != 0 {
         place.store(walk);
         // A message that ends behind its first byte was not seen from its beginning.
-        if frame <= start {
+        if orders.frame <= start {
             return true;
         }
         let seen = walk.seen;
-        walk = Walk { seen, next: frame - 1, state: WALK_MESSAGES, ..Walk::default() };
+        let state = WALK_MESSAGES | WALK_DOUBT;
+        walk = Walk { seen, next: orders.frame - 1, state, ..Walk::default() };
         if walk.next > start {
             walk.state |= WALK_GUARDED;
         }
     }
-    walk.state &= !WALK_REACHED;
+    walk.state &= !(WALK_REACHED | WALK_PREPARED);
+    if orders.flags & ORDER_PREPARED != 0 && walk.state & WALK_DOUBT == 0 {
+        walk.state |= WALK_PREPARED;
+    }
     place.store(walk);
     for _ in 0..WALK_MESSAGES_MOST / STRIDE {
         if capture_stride(buf.wrapping_sub(start)) == 0 {
@@ -39,9 +44,17 @@ pub fn reaches(backend: &mut Tracked, frame: u64, start: u64, buf: u64, len: u64
         }
     }
     walk = place.load();
-    walk.state = WALK_ASTRAY;
+    walk.state = WALK_LOST;
     place.store(walk);
     true
+}
+
+/// A message passes without the verdict that it needed.
+#[inline(always)]
+pub fn doubt(backend: &mut Tracked) {
+    let place = Place(&raw mut backend.walk);
+    let walk = place.load();
+    place.store(Walk { state: walk.state | WALK_DOUBT, ..walk });
 }
 
 /// Whether the way is lost.
@@ -151,7 +164,8 @@ fn pass(walk: &mut Walk, base: u64) -> bool {
             return lost(walk);
         }
         walk.next = walk.next.wrapping_add(1 + u64::from(length));
-        if tag == b'Q' || tag == b'P' || tag == b'E' || tag == b'F' {
+        let execute = tag == b'E' && walk.state & WALK_PREPARED == 0;
+        if tag == b'Q' || tag == b'P' || execute || tag == b'F' {
             walk.state |= WALK_GUARDED;
         }
     } else {
@@ -170,7 +184,7 @@ fn pass(walk: &mut Walk, base: u64) -> bool {
 
 #[inline(always)]
 fn lost(walk: &mut Walk) -> bool {
-    walk.state = WALK_ASTRAY;
+    walk.state = WALK_LOST;
     false
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use capture_common::Hold;
 
-use super::Backends;
+use super::{Backends, Prepared};
 use crate::policy::{Decision, Needs, OnFailure, Policy, SessionFacts, StatementFacts, Verdict};
 use crate::probes::Way;
 use crate::session::value::Encoding;
@@ -23,6 +23,8 @@ pub struct Guard {
 pub struct Unsettled {
     strings: u64,
     encoding: u64,
+    /// What is known of prepared statements.
+    pub prepared: Prepared,
 }
 
 /// A message, and what was decided about it.
@@ -76,6 +78,7 @@ impl Guard {
             let (text, stmt) = self.examine(&asked, session, *unsettled, needs);
             unsettled.note(stmt.analysis(), asked.range.1);
             let decision = self.policy.decide(&facts, &stmt);
+            unsettled.prepared.note(&asked.what, stmt.analysis(), &decision);
             let mut case = Case { asked, text, decision, by: None };
             if case.is_parse() && case.decision.verdict == Verdict::Approve {
                 // To prepare it does no harm, and its Execute is asked about.

@@ -134,7 +134,7 @@ impl Capture {
                 match stop {
                     Stop::Held if end_of_call => verdicts.held(key, at, bytes, &mut hands),
                     Stop::Failed { ended } if end_of_call => verdicts.missed(key, offset, ended, &mut hands),
-                    _ if !from_server && hands.sessions.watched(key) => {
+                    Stop::No if !from_server && hands.sessions.watched(key) => {
                         verdicts.watch(key, offset, &mut hands);
                     }
                     _ => {}
@@ -237,6 +237,12 @@ impl Capture {
                 fetched.map(|()| held)
             })
             .collect();
+        for (hold, fetched) in ready.iter().zip(&fetched) {
+            if fetched.is_err() {
+                self.sessions.doubt(hold.session);
+            }
+        }
+        give_orders(&mut self.kernel, &mut self.sessions);
         // Before they go on: what they wait with is nowhere else.
         self.commit();
         let Self { kernel, sessions, backends: Some(backends), verdicts, recorder, .. } = self else {

@@ -1,19 +1,21 @@
 //! The open sessions, and what the kernel's keys, clocks and reasons mean to the rooms below.
 
+mod guarding;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use capture_common::{
-    BACKEND, CloseInfo, FRONTEND, Hold, OpenInfo, Orders, ROLE_BACKEND, STATE_CLOSED, SessionKey, Tracked,
+    BACKEND, CloseInfo, FRONTEND, OpenInfo, Orders, ROLE_BACKEND, STATE_CLOSED, SessionKey, Tracked,
 };
 
 use super::open::{Guarded, Open};
 use super::rules::Rules;
-use crate::enforce::{Case, Guard};
+use crate::enforce::Prepared;
 use crate::probes::{self, Event, Form};
 use crate::record::Recorder;
 use crate::session::{
-    Close, Data, Direction, Exchange, Gap, Judged, Limits, Micros, Origin, RowValues, ServerOrigin, Session,
+    Close, Data, Direction, Exchange, Gap, Limits, Micros, Origin, RowValues, ServerOrigin, Session,
     SessionEnd, SessionInfo, Sink,
 };
 use crate::streams::Loss;
@@ -103,9 +105,13 @@ impl Sessions {
             origin.backend_pid = key.tgid;
         }
         let at = origin.started_at;
+        let whole = !origin.partial;
         let session = Session::new(origin, self.limits);
         self.changed.push(key.tgid);
         let mut open = Open { changed: true, ..Open::new(key, session, &self.rules) };
+        if whole {
+            open.guarded.unsettled.prepared = Prepared::Nothing;
+        }
         open.rule(&self.rules, &mut self.orders);
         if self.watching {
             open.arm(&self.rules, &mut self.orders);
@@ -150,53 +156,9 @@ impl Sessions {
         true
     }
 
-    /// Whether any guardrail may be about the session.
-    #[inline]
-    pub(super) fn watched(&self, key: SessionKey) -> bool {
-        self.watching && self.open.get(&key.tgid).is_some_and(|open| open.key == key && open.guarded.watched)
-    }
-
-    /// What is decided about what the client asks for with bytes behind `offset`, by the kernel side's count; and where that
-    /// is in its stream. None if the session is not known.
-    pub(super) fn decide(
-        &mut self,
-        key: SessionKey,
-        offset: u64,
-        guard: &mut Guard,
-    ) -> Option<(u64, Vec<Case>)> {
-        let open = self.open.get_mut(&key.tgid).filter(|open| open.key == key)?;
-        let start = open.session.place_of(offset);
-        Some((start, guard.decide(&open.session, &mut open.guarded.unsettled, start)))
-    }
-
-    /// The session's facts, and a place for what was decided about the messages at offsets of its client's stream.
-    pub(super) fn judge(&mut self, key: SessionKey, judged: impl Iterator<Item = (u64, Judged)>) {
-        let Some(open) = self.open.get_mut(&key.tgid).filter(|open| open.key == key) else { return };
-        for (offset, judged) in judged {
-            open.session.note_verdict(offset, Arc::new(judged));
-        }
-    }
-
     /// What is known of a session.
     pub(super) fn info(&self, key: SessionKey) -> Option<&SessionInfo> {
         self.open.get(&key.tgid).filter(|open| open.key == key).map(|open| open.session.info())
-    }
-
-    /// The session's orders, with the place where its client's next message begins, if that is known.
-    pub(super) fn orders_with_frame(&self, key: SessionKey) -> Option<Orders> {
-        let open = self.open.get(&key.tgid).filter(|open| open.key == key)?;
-        Some(Orders { frame: open.session.next_message()?.saturating_add(1), ..open.guarded.orders })
-    }
-
-    /// Whether all was seen that the client had sent when its backend was stopped.
-    pub(super) fn has_received(&self, hold: &Hold) -> bool {
-        let open = self.open.get(&hold.session.tgid).filter(|open| open.key == hold.session);
-        open.is_some_and(|open| open.session.has_received(hold.offset.saturating_add(hold.len)))
-    }
-
-    /// What the kernel side is to be told since this was last asked.
-    pub(super) fn orders(&mut self) -> impl Iterator<Item = (SessionKey, Orders)> {
-        self.orders.drain(..)
     }
 
     /// Bytes passed, perhaps of a session that is not known yet: then `origin` says what it looks like from outside, by
