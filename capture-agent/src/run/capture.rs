@@ -18,7 +18,7 @@ use super::verdicts::{Hands, Verdicts, give_orders};
 use super::{decisions, shim};
 use crate::config::{Config, OnStop};
 use crate::enforce::{Backends, Overruns};
-use crate::probes::{Counters, Event, Form, Kernel, Ring, Stop, Way, monotonic_now, raise_priority};
+use crate::probes::{Counters, Event, Form, Kernel, Ring, Stop, Way, monotonic_now, run_promptly};
 use crate::record::{Recorder, Recovery};
 use crate::session::Origin;
 use crate::telemetry::metrics;
@@ -91,7 +91,7 @@ impl Capture {
 
     /// Captures until `stop` is set; `wake` is readable then. Then drains and writes what there is.
     pub(super) fn run(mut self, stop: &AtomicBool, wake: RawFd) -> anyhow::Result<()> {
-        if let Err(error) = raise_priority(PRIORITY) {
+        if let Err(error) = run_promptly(PRIORITY) {
             debug!(%error, "the capture thread runs at normal priority");
         }
         let now = monotonic_now();
