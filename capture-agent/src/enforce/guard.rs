@@ -32,6 +32,10 @@ pub struct Case {
     pub asked: Asked,
     /// Its text, as far as it has one and it was seen.
     pub text: Option<Arc<str>>,
+    /// The same, and its parameters, as they may be recorded and shown: without what is masked.
+    pub shown: Option<Arc<str>>,
+    /// Its parameters, none for NULL.
+    pub params: Vec<Option<String>>,
     /// What was decided.
     pub decision: Decision,
     /// Who did, if not the policy alone.
@@ -76,7 +80,11 @@ impl Guard {
             let (text, stmt) = self.examine(&asked, session, *unsettled, needs);
             unsettled.note(stmt.analysis(), asked.range.1);
             let decision = self.policy.decide(&facts, &stmt);
-            let mut case = Case { asked, text, decision, by: None };
+            let params = match &asked.what {
+                What::Execute { params: Some(params), .. } | What::Function { params, .. } => params.clone(),
+                _ => Vec::new(),
+            };
+            let mut case = Case { asked, shown: text.clone(), text, params, decision, by: None };
             if case.is_parse() && case.decision.verdict == Verdict::Approve {
                 // To prepare it does no harm, and its Execute is asked about.
                 case.decision.verdict = Verdict::Allow;

@@ -9,7 +9,9 @@ use capture_common::{
 
 use super::open::{Guarded, Open};
 use super::rules::Rules;
+use super::vault::Vault;
 use crate::enforce::{Case, Guard};
+use crate::mask::{Key, Masked, Masker, SAVED, SessionMasks};
 use crate::probes::{self, Event, Form};
 use crate::record::Recorder;
 use crate::session::{
@@ -53,10 +55,13 @@ pub(super) struct Sessions {
     /// Sessions that were saved once and have ended since.
     ended: Vec<SessionKey>,
     state: Vec<u8>,
+    sealed: Vec<u8>,
+    masker: Masker,
+    vault: Vault,
 }
 
 impl Sessions {
-    pub(super) fn new(rules: Rules) -> Self {
+    pub(super) fn new(rules: Rules, masker: Masker, vault: Vault) -> Self {
         let limits = Limits::default();
         Self {
             open: HashMap::default(),
@@ -68,11 +73,18 @@ impl Sessions {
             changed: Vec::new(),
             ended: Vec::new(),
             state: Vec::new(),
+            sealed: Vec::new(),
+            masker,
+            vault,
         }
     }
 
     /// Other rules hold from now on; the kernel side has been told what they mean for sessions that it does not know.
-    pub(super) fn set_rules(&mut self, rules: &Rules) {
+    pub(super) fn set_rules(&mut self, rules: &Rules, key: Option<Key>) {
+        self.masker.set_rules(rules.policy());
+        if let Some(key) = key {
+            self.masker.set_key(key);
+        }
         self.rules = rules.clone();
         self.watching = rules.watch_any();
         for open in self.open.values_mut() {
@@ -110,10 +122,10 @@ impl Sessions {
         if self.watching {
             open.arm(&self.rules, &mut self.orders);
         }
-        if let Some(stale) = self.open.insert(key.tgid, open) {
+        if let Some(mut stale) = self.open.insert(key.tgid, open) {
             // Its end was never told; its process id is in use again.
             self.ended.extend(stale.saved.then_some(stale.key));
-            stale.session.stop(at, recorder);
+            stale.session.stop(at, &mut Masked::new(&mut self.masker, &mut stale.masks, recorder));
         }
     }
 
@@ -139,7 +151,7 @@ impl Sessions {
         if open.skip {
             open.session.data(data, &mut Skipped(recorder));
         } else {
-            open.session.data(data, recorder);
+            open.session.data(data, &mut Masked::new(&mut self.masker, &mut open.masks, recorder));
         }
         if !open.ruled {
             open.rule(&self.rules, &mut self.orders);
@@ -166,7 +178,18 @@ impl Sessions {
     ) -> Option<(u64, Vec<Case>)> {
         let open = self.open.get_mut(&key.tgid).filter(|open| open.key == key)?;
         let start = open.session.place_of(offset);
-        Some((start, guard.decide(&open.session, &mut open.guarded.unsettled, start)))
+        let mut cases = guard.decide(&open.session, &mut open.guarded.unsettled, start);
+        let (masker, masks, info) = (&mut self.masker, &mut open.masks, open.session.info());
+        for case in &mut cases {
+            case.shown = case.text.as_ref().map(|text| masker.text(masks, info, text).0);
+            for (at, value) in case.params.iter_mut().enumerate() {
+                let left = |value: &String| masker.parameter(masks, info, case.text.as_ref(), at, value);
+                if let Some(left) = value.as_ref().and_then(left) {
+                    *value = Some(left);
+                }
+            }
+        }
+        Some((start, cases))
     }
 
     /// The session's facts, and a place for what was decided about the messages at offsets of its client's stream.
@@ -248,7 +271,7 @@ impl Sessions {
             if open.skip {
                 open.session.close(close, &mut Skipped(recorder));
             } else {
-                open.session.close(close, recorder);
+                open.session.close(close, &mut Masked::new(&mut self.masker, &mut open.masks, recorder));
             }
         }
     }
@@ -282,7 +305,8 @@ impl Sessions {
                 && open.key == entry.session
             {
                 open.session.socket_at(entry.socket);
-                advance(&mut open.session, entry.told, entry.loss, at, recorder);
+                let mut sink = Masked::new(&mut self.masker, &mut open.masks, recorder);
+                advance(&mut open.session, entry.told, entry.loss, at, &mut sink);
                 open.touch(&mut self.changed);
             }
         }
@@ -312,7 +336,8 @@ impl Sessions {
         let known = &open.session.info().origin;
         let same = (known.client_addr, known.client_port) == (origin.client_addr, origin.client_port)
             && known.client_port.is_some();
-        if !same || !open.session.resume_at(moved, origin.started_at, recorder) {
+        let mut sink = Masked::new(&mut self.masker, &mut open.masks, recorder);
+        if !same || !open.session.resume_at(moved, origin.started_at, &mut sink) {
             self.left.insert(key.tgid, open);
             return false;
         }
@@ -331,9 +356,9 @@ impl Sessions {
 
     /// The sessions that were set aside and not taken up are written as they stand.
     pub(super) fn stop_left(&mut self, at: Micros, recorder: &mut Recorder) {
-        for (_, open) in self.left.drain() {
+        for (_, mut open) in self.left.drain() {
             self.ended.extend(open.saved.then_some(open.key));
-            open.session.stop(at, recorder);
+            open.session.stop(at, &mut Masked::new(&mut self.masker, &mut open.masks, recorder));
         }
     }
 
@@ -346,7 +371,7 @@ impl Sessions {
             if open.skip {
                 open.session.stop(at, &mut Skipped(recorder));
             } else {
-                open.session.stop(at, recorder);
+                open.session.stop(at, &mut Masked::new(&mut self.masker, &mut open.masks, recorder));
             }
         }
     }
@@ -382,34 +407,49 @@ impl Sessions {
                 recorder.save_state(state_key(open.key, Part::Skipped), rule.as_bytes());
             }
             self.state.clear();
+            self.state.extend_from_slice(&open.masks.save());
             open.session.save(&mut self.state);
-            recorder.save_state(state_key(open.key, Part::Rest), &self.state);
+            let name = state_key(open.key, Part::Rest);
+            // Who it is may be read, also by an agent that has not the key: the session's row must not be lost with it.
+            self.sealed.clear();
+            self.sealed.extend_from_slice(&[0; 4]);
+            open.session.save_outline(&mut self.sealed);
+            let outline = u32::try_from(self.sealed.len() - 4).unwrap_or(u32::MAX);
+            if let Some(place) = self.sealed.first_chunk_mut() {
+                *place = outline.to_le_bytes();
+            }
+            self.vault.seal(&name, &self.state, &mut self.sealed);
+            recorder.save_state(name, &self.sealed);
             let prepared = open.session.prepared_version();
             if prepared != open.prepared {
                 self.state.clear();
                 open.session.save_prepared(&mut self.state);
-                recorder.save_state(state_key(open.key, Part::Prepared), &self.state);
+                let name = state_key(open.key, Part::Prepared);
+                self.sealed.clear();
+                self.vault.seal(&name, &self.state, &mut self.sealed);
+                recorder.save_state(name, &self.sealed);
                 open.prepared = prepared;
             }
             open.saved = true;
         }
         // One session's large state must not be held forever.
         self.state.shrink_to(MOST_SPARE);
+        self.sealed.shrink_to(MOST_SPARE);
     }
 
-    /// Takes over the sessions of an earlier agent. Those that this one cannot read are left out.
-    pub(super) fn restore(&mut self, states: &[([u8; 16], Vec<u8>)]) {
+    /// Takes over the sessions of an earlier agent. Those that this one cannot read are written as they stood.
+    pub(super) fn restore(&mut self, states: &[([u8; 16], Vec<u8>)], recorder: &mut Recorder) {
         let prepared: HashMap<_, _> = states
             .iter()
-            .filter_map(|(key, state)| Some((parse_key(*key, Part::Prepared)?, state.as_slice())))
+            .filter_map(|(name, state)| Some((parse_key(*name, Part::Prepared)?, self.vault.unseal(name, state)?)))
             .collect();
-        for (key, state) in states {
-            let Some(key) = parse_key(*key, Part::Rest) else { continue };
-            let prepared = prepared.get(&key).copied().unwrap_or_default();
-            match Session::restore(state, prepared, self.limits) {
-                Ok(session) => {
+        for (name, state) in states {
+            let Some(key) = parse_key(*name, Part::Rest) else { continue };
+            let prepared = prepared.get(&key).map(Vec::as_slice).unwrap_or_default();
+            match restored(&self.vault, name, state, prepared, self.limits) {
+                Ok((session, masks)) => {
                     let prepared = session.prepared_version();
-                    let mut open = Open { saved: true, prepared, ..Open::new(key, session, &self.rules) };
+                    let mut open = Open { saved: true, prepared, masks, ..Open::new(key, session, &self.rules) };
                     open.skip_told = states
                         .iter()
                         .find(|(of, _)| *of == state_key(key, Part::Skipped))
@@ -422,12 +462,46 @@ impl Sessions {
                     self.open.insert(key.tgid, open);
                 }
                 Err(error) => {
-                    tracing::warn!(pid = key.tgid, %error, "a session cannot be taken over");
+                    tracing::warn!(pid = key.tgid, %error, "a session cannot be taken over (see docs/errors.md#state-key)");
+                    if let Some((info, end)) = outline(state).and_then(|(bytes, _)| Session::read_outline(bytes).ok()) {
+                        recorder.end(&info, &end);
+                    }
                     self.ended.push(key);
                 }
             }
         }
     }
+
+    /// Values masked so far.
+    pub(super) fn masked(&self) -> u64 {
+        self.masker.masked()
+    }
+
+    /// Nothing is left to a next agent, not even a way to read it.
+    pub(super) fn forget_key(&self) {
+        self.vault.forget();
+    }
+}
+
+/// A saved session, from what was sealed of it.
+fn restored(
+    vault: &Vault,
+    name: &[u8; 16],
+    state: &[u8],
+    prepared: &[u8],
+    limits: Limits,
+) -> Result<(Session, SessionMasks), String> {
+    let sealed = outline(state).map(|(_, sealed)| sealed).ok_or("its state is damaged")?;
+    let state = vault.unseal(name, sealed).ok_or("the key of its state is gone")?;
+    let (masks, state) = state.split_first_chunk::<SAVED>().ok_or("its state is damaged")?;
+    let session = Session::restore(state, prepared, limits).map_err(|error| error.to_string())?;
+    Ok((session, SessionMasks::restore(*masks)))
+}
+
+/// What of a saved state anybody may read, and what is sealed.
+fn outline(state: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = state.split_first_chunk()?;
+    rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)
 }
 
 /// Counts a session that ends without its pod's name in the record.
@@ -482,7 +556,7 @@ impl Sink for Skipped<'_> {
     }
 }
 
-fn advance(session: &mut Session, end: [u64; 2], loss: [u32; 2], at: Micros, recorder: &mut Recorder) {
+fn advance(session: &mut Session, end: [u64; 2], loss: [u32; 2], at: Micros, recorder: &mut impl Sink) {
     for (direction, index) in [(Direction::Frontend, FRONTEND), (Direction::Backend, BACKEND)] {
         let index = usize::from(index);
         session.advance_to(direction, end[index], Loss::from_code(loss[index]), at, recorder);
