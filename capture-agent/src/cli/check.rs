@@ -116,13 +116,12 @@ pub(super) fn check(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<Ex
     });
     let stmt = examined.as_ref().map(|examined| stmt(&examined.analysis));
     if args.json {
-        let answer =
-            Answer {
-                file: args.file.display().to_string(),
-                stmt,
-                explanation: explanation.as_ref(),
-                masking: masking.as_ref(),
-            };
+        let answer = Answer {
+            file: args.file.display().to_string(),
+            stmt,
+            explanation: explanation.as_ref(),
+            masking: masking.as_ref(),
+        };
         serde_json::to_writer(&mut *out, &answer)?;
         writeln!(out)?;
     } else {

@@ -7,6 +7,9 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
+mod changes;
+mod from;
+
 use super::outputs::{Output, Outputs, Table, either};
 use super::rules::{Applies, Rules};
 use super::scope::{Derived, Item, Source, figured, names};
@@ -138,168 +141,6 @@ impl<'t, 'r> Lineage<'t, 'r> {
         Outputs::List(outputs.unwrap_or_default().into_iter().enumerate().map(one).collect())
     }
 
-    fn insert(&mut self, node: &'t Node) -> Outputs {
-        let table = node.node("relation").map(|relation| self.table(relation));
-        let columns: Vec<_> =
-            nodes(node.list("cols")).map(|column| column.text("name").unwrap_or_default()).collect();
-        if let Some(source) = node.node("select_stmt") {
-            match table.as_ref().filter(|table| self.rules.relation(&table.relation()).is_some()) {
-                Some(table) => self.stored(source, &self.places(table, &columns)),
-                None => drop(self.query(source)),
-            }
-        }
-        let Some(table) = table else { return Outputs::CLEAR };
-        let item = self.target(node, table.clone());
-        let excluded = Item {
-            name: "excluded",
-            renamed: Vec::new(),
-            source: Source::Table(table.clone()),
-        };
-        self.scopes.push(vec![item.clone(), excluded]);
-        if let Some(conflict) = node.node("on_conflict_clause") {
-            self.conditions(conflict, "infer");
-            self.conditions(conflict, "where_clause");
-            self.assignments(conflict.list("target_list"), &table);
-        }
-        self.scopes.pop();
-        self.returning(node, vec![item])
-    }
-
-    fn update(&mut self, node: &'t Node) -> Outputs {
-        let Some(relation) = node.node("relation") else { return Outputs::CLEAR };
-        let table = self.table(relation);
-        let mut scope = vec![self.target(node, table.clone())];
-        self.scopes.push(scope.clone());
-        scope.extend(self.from(node.list("from_clause")));
-        self.scopes.pop();
-        self.scopes.push(scope.clone());
-        self.conditions(node, "where_clause");
-        self.assignments(node.list("target_list"), &table);
-        self.scopes.pop();
-        self.returning(node, scope)
-    }
-
-    fn delete(&mut self, node: &'t Node) -> Outputs {
-        let Some(relation) = node.node("relation") else { return Outputs::CLEAR };
-        let table = self.table(relation);
-        let mut scope = vec![self.target(node, table)];
-        scope.extend(self.from(node.list("using_clause")));
-        self.scopes.push(scope.clone());
-        self.conditions(node, "where_clause");
-        self.scopes.pop();
-        self.returning(node, scope)
-    }
-
-    fn merge(&mut self, node: &'t Node) -> Outputs {
-        let Some(relation) = node.node("relation") else { return Outputs::CLEAR };
-        let table = self.table(relation);
-        let mut scope = vec![self.target(node, table.clone())];
-        if let Some(source) = node.node("source_relation") {
-            let item = self.item(source);
-            scope.extend(item);
-        }
-        self.scopes.push(scope.clone());
-        self.conditions(node, "join_condition");
-        for clause in nodes(node.list("merge_when_clauses")) {
-            self.conditions(clause, "condition");
-            let targets = clause.list("target_list");
-            let values = clause.list("values");
-            if values.is_empty() {
-                self.assignments(targets, &table);
-                continue;
-            }
-            let columns: Vec<_> =
-                nodes(targets).map(|column| column.text("name").unwrap_or_default()).collect();
-            let places = self.places(&table, &columns);
-            for (at, value) in nodes(values).enumerate() {
-                self.store(value, places.at(at));
-            }
-        }
-        self.scopes.pop();
-        self.returning(node, scope)
-    }
-
-    /// A written table as a thing that names may mean.
-    fn target(&self, node: &'t Node, table: Table) -> Item<'t> {
-        let relation = node.node("relation");
-        let name = relation.map_or("", alias_or_name);
-        Item { name, renamed: Vec::new(), source: Source::Table(table) }
-    }
-
-    fn returning(&mut self, node: &'t Node, scope: Vec<Item<'t>>) -> Outputs {
-        let Some(returning) = node.node("returning_clause") else { return Outputs::List(Vec::new()) };
-        self.scopes.push(scope);
-        let outputs = self.targets(returning.list("exprs"));
-        self.scopes.pop();
-        outputs
-    }
-
-    /// The rules of the columns that values are stored in.
-    fn places(&self, table: &Table, columns: &[&str]) -> Places {
-        let relation = table.relation();
-        if columns.is_empty() {
-            return Places::All(self.rules.relation(&relation));
-        }
-        Places::Each(columns.iter().map(|column| self.rules.column(&relation, column)).collect())
-    }
-
-    /// A query whose rows are stored.
-    fn stored(&mut self, source: &'t Node, places: &Places) {
-        let known = self.ctes.len();
-        if let Some(with) = source.node("with_clause") {
-            self.with(with);
-        }
-        if let (Some(left), Some(right)) = (source.node("larg"), source.node("rarg")) {
-            self.stored(left, places);
-            self.stored(right, places);
-        } else if !source.list("values_lists").is_empty() {
-            for row in nodes(source.list("values_lists")) {
-                for (at, value) in nodes(row.list("items")).enumerate() {
-                    self.store(value, places.at(at));
-                }
-            }
-        } else {
-            self.select(source);
-            let targets: Vec<_> = nodes(source.list("target_list")).collect();
-            let starred = targets.iter().any(|target| target.node("val").is_some_and(is_star));
-            let scope = self.from(source.list("from_clause"));
-            self.scopes.push(scope);
-            for (at, target) in targets.into_iter().enumerate() {
-                let rule = if starred { places.any() } else { places.at(at) };
-                if let (Some(value), Some(rule)) = (target.node("val"), rule) {
-                    self.mark(value, rule);
-                }
-            }
-            self.scopes.pop();
-        }
-        self.ctes.truncate(known);
-    }
-
-    fn store(&mut self, value: &'t Node, rule: Option<Applies>) {
-        self.condition(value);
-        if let Some(rule) = rule {
-            self.mark(value, rule);
-        }
-    }
-
-    /// `column = value`, of UPDATE and its kin.
-    fn assignments(&mut self, targets: &'t [Value], table: &Table) {
-        for target in nodes(targets) {
-            let column = target.text("name").unwrap_or_default();
-            let rule = self.rules.column(&table.relation(), column);
-            let Some(value) = target.node("val") else { continue };
-            let value = match value.node("source").filter(|_| value.name == "MultiAssignRef") {
-                Some(source) => {
-                    let place = usize::try_from(value.number("colno") - 1).ok();
-                    let part = place.and_then(|at| source.list("args").get(at)).and_then(Value::as_node);
-                    part.filter(|_| source.name == "RowExpr").unwrap_or(source)
-                }
-                None => value,
-            };
-            self.store(value, rule);
-        }
-    }
-
     fn targets(&mut self, targets: &'t [Value]) -> Outputs {
         let mut list = Vec::with_capacity(targets.len());
         for target in nodes(targets) {
@@ -345,102 +186,17 @@ impl<'t, 'r> Lineage<'t, 'r> {
         }
     }
 
-    /// FROM.
-    fn from(&mut self, list: &'t [Value]) -> Vec<Item<'t>> {
-        let mut scope: Vec<Item<'t>> = Vec::new();
-        for node in nodes(list) {
-            // LATERAL sees what stands before it.
-            self.scopes.push(scope.clone());
-            let items = self.item(node);
-            self.scopes.pop();
-            scope.extend(items);
-        }
-        scope
-    }
-
-    fn item(&mut self, node: &'t Node) -> Vec<Item<'t>> {
-        let alias = node.node("alias");
-        let name = alias.and_then(|alias| alias.text("aliasname"));
-        let renamed = alias.map(|alias| names(alias.list("colnames"))).unwrap_or_default();
-        let source = match node.name {
-            "RangeVar" => {
-                let own = node.text("relname").unwrap_or_default();
-                let cte = self.ctes.iter().rev().find(|(cte, _)| *cte == own && node.text("schemaname").is_none());
-                let source = match cte {
-                    Some((_, derived)) => Source::Derived(Rc::clone(derived)),
-                    None => Source::Table(self.table(node)),
-                };
-                return vec![Item { name: name.unwrap_or(own), renamed, source }];
-            }
-            "RangeSubselect" => match node.node("subquery") {
-                Some(query) => {
-                    let outputs = self.query(query);
-                    Source::Derived(Rc::new(Derived { node: query, outputs, renamed: Vec::new() }))
-                }
-                None => return Vec::new(),
-            },
-            "JoinExpr" => return self.join(node, name, renamed),
-            "RangeTableSample" => {
-                self.conditions(node, "args");
-                self.conditions(node, "repeatable");
-                return node.node("relation").map(|relation| self.item(relation)).unwrap_or_default();
-            }
-            _ => {
-                let rule = self.condition(node);
-                Source::Computed(node, rule)
-            }
-        };
-        let name = name.unwrap_or_default();
-        vec![Item { name, renamed, source }]
-    }
-
-    fn join(&mut self, node: &'t Node, name: Option<&'t str>, renamed: Vec<&'t str>) -> Vec<Item<'t>> {
-        let mut sides = node.node("larg").map(|left| self.item(left)).unwrap_or_default();
-        self.scopes.push(sides.clone());
-        let right = node.node("rarg").map(|right| self.item(right)).unwrap_or_default();
-        self.scopes.pop();
-        sides.extend(right);
-        self.scopes.push(sides.clone());
-        self.conditions(node, "quals");
-        let using = names(node.list("using_clause"));
-        let shared = |item: &Item<'t>| {
-            let any = node.is("is_natural").then(|| item.any(self.rules)).flatten();
-            using.iter().fold(any, |rule, column| either(rule, item.column(column, self.rules)))
-        };
-        let rule = sides.iter().fold(None, |rule, item| either(rule, shared(item)));
-        if let Some(rule) = rule {
-            // Columns are compared without being named.
-            sides.iter().for_each(|item| self.spoil(item, rule));
-        }
-        self.scopes.pop();
-        match name {
-            Some(name) => vec![Item { name, renamed, source: Source::Join(sides) }],
-            None if !using.is_empty() || node.is("is_natural") => {
-                vec![Item { name: "", renamed, source: Source::Join(sides) }]
-            }
-            None => sides,
-        }
-    }
-
-    /// A table that is named.
-    pub(super) fn table(&mut self, node: &Node) -> Table {
-        let table = Table {
-            schema: node.text("schemaname").map(str::to_owned),
-            name: node.text("relname").unwrap_or_default().to_owned(),
-        };
-        self.touched = either(self.touched, self.rules.relation(&table.relation()));
-        table
-    }
-
     /// Conditions in a field of a node.
     pub(super) fn conditions(&mut self, node: &'t Node, field: &str) {
         match node.field(field) {
             Some(Value::Node(condition)) => {
                 self.condition(condition);
             }
-            Some(Value::List(list)) => for condition in nodes(list) {
-                self.condition(condition);
-            },
+            Some(Value::List(list)) => {
+                for condition in nodes(list) {
+                    self.condition(condition);
+                }
+            }
             _ => {}
         }
     }
@@ -458,9 +214,7 @@ impl<'t, 'r> Lineage<'t, 'r> {
     fn expression(&mut self, node: &'t Node) -> Option<Applies> {
         match node.name {
             "ColumnRef" => self.column(node),
-            "BoolExpr" => {
-                nodes(node.list("args")).fold(None, |rule, arg| either(rule, self.condition(arg)))
-            }
+            "BoolExpr" => nodes(node.list("args")).fold(None, |rule, arg| either(rule, self.condition(arg))),
             "SubLink" => {
                 let exists = node.number("sub_link_type") == EXISTS;
                 let tested = node.node("testexpr").and_then(|tested| self.expression(tested));
@@ -549,7 +303,9 @@ impl<'t, 'r> Lineage<'t, 'r> {
         let mut left = vec![node];
         while let Some(node) = left.pop() {
             match node.name {
-                "A_Const" | "AConst" if !node.is("isnull") => self.literals.push((node.number("location"), rule)),
+                "A_Const" | "AConst" if !node.is("isnull") => {
+                    self.literals.push((node.number("location"), rule))
+                }
                 "ParamRef" => self.params.push((node.number("number"), rule)),
                 "TypeName" => continue,
                 "ColumnRef" => {
@@ -603,36 +359,17 @@ impl<'t, 'r> Lineage<'t, 'r> {
     }
 }
 
-/// The rules of the columns that values are stored in.
-enum Places {
-    Each(Vec<Option<Applies>>),
-    /// The columns are not named.
-    All(Option<Applies>),
-}
-
-impl Places {
-    fn at(&self, place: usize) -> Option<Applies> {
-        match self {
-            Self::Each(rules) => rules.get(place).copied().flatten(),
-            Self::All(rule) => *rule,
-        }
-    }
-
-    fn any(&self) -> Option<Applies> {
-        match self {
-            Self::Each(rules) => rules.iter().fold(None, |any, rule| either(any, *rule)),
-            Self::All(rule) => *rule,
-        }
-    }
-}
-
 fn nodes(list: &[Value]) -> impl Iterator<Item = &Node> {
     list.iter().filter_map(Value::as_node)
 }
 
 fn is_star(column: &Node) -> bool {
     column.name == "ColumnRef"
-        && column.list("fields").last().and_then(Value::as_node).is_some_and(|last| last.name == "AStar" || last.name == "A_Star")
+        && column
+            .list("fields")
+            .last()
+            .and_then(Value::as_node)
+            .is_some_and(|last| last.name == "AStar" || last.name == "A_Star")
 }
 
 /// A column as it is, or conditions that are looked at one by one: nothing in it is compared with it.
@@ -643,11 +380,6 @@ fn is_bare(node: &Node) -> bool {
         "TypeCast" => node.node("arg").is_some_and(is_bare),
         _ => false,
     }
-}
-
-fn alias_or_name(relation: &Node) -> &str {
-    let alias = relation.node("alias").and_then(|alias| alias.text("aliasname"));
-    alias.or_else(|| relation.text("relname")).unwrap_or_default()
 }
 
 /// `EXISTS_SUBLINK` of pg_query's enumeration.

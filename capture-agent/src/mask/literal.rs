@@ -45,21 +45,25 @@ pub(super) fn rewrite(
     rules: &Rules,
     key: Option<&Key>,
 ) -> Option<Rewritten> {
-    let tokens: Vec<Token> = Lexer::new(text, standard_conforming_strings).collect();
+    let mut tokens: Vec<Token> = Lexer::new(text, standard_conforming_strings).collect();
+    if marks.everything.is_some() {
+        without_riddles(text, &mut tokens);
+    }
     let masked = placed(text, &tokens, marks)?;
     let mut out = Rewritten::default();
-    let mut end = 0;
-    for (token, rule) in tokens.iter().zip(&masked) {
+    let (mut end, mut sign) = (0, "");
+    for (token, mark) in tokens.iter().zip(&masked) {
         between(text.get(end..token.start)?, marks.everything.is_some(), &mut out.text);
         end = token.end;
         let written = text.get(token.range())?;
-        match *rule {
-            None => out.text.push_str(written),
-            Some(rule) if marks.everything.is_none() && token.kind == TokenKind::DollarString => {
+        match *mark {
+            Mark::None => out.text.push_str(written),
+            Mark::Sign => sign = written,
+            Mark::Value(rule) if marks.everything.is_none() && token.kind == TokenKind::DollarString => {
                 body(written, standard_conforming_strings, rule, rules, key, &mut out)?;
             }
-            Some(rule) => {
-                let value = value_of(token.kind, written);
+            Mark::Value(rule) => {
+                let value = std::mem::take(&mut sign).to_owned() + &value_of(token.kind, written);
                 out.text.push('\'');
                 write(&value, rules.strategy(rule), key, &mut out.text);
                 out.text.push('\'');
@@ -72,12 +76,44 @@ pub(super) fn rewrite(
     Some(without_comments_on(out, standard_conforming_strings))
 }
 
-/// The rule for each token.
-fn placed(text: &str, tokens: &[Token], marks: &Marks) -> Option<Vec<Option<Applies>>> {
-    let mut masked = vec![None; tokens.len()];
+/// What happens to a token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    None,
+    /// It is masked.
+    Value(Applies),
+    /// The sign of a number that is masked: a part of its value.
+    Sign,
+}
+
+/// In a text that nobody can read, a quote may have been forgotten or doubled: where a string runs into a word, or does not
+/// end, all that follows may be the rest of a value.
+fn without_riddles(text: &str, tokens: &mut Vec<Token>) {
+    let riddle = tokens.iter().zip(tokens.iter().skip(1)).position(|(token, next)| {
+        let runs_on = next.kind == TokenKind::Word || is_string(next.kind);
+        is_string(token.kind) && token.end == next.start && runs_on
+    });
+    let open = tokens.iter().position(|token| token.kind == TokenKind::Unterminated);
+    let first_string = tokens.iter().position(|token| is_string(token.kind));
+    if riddle.is_none() && open.is_none() {
+        return;
+    }
+    let first = [riddle, open, first_string].into_iter().flatten().min().unwrap_or_default();
+    if let Some(token) = tokens.get_mut(first) {
+        (token.kind, token.end) = (TokenKind::Unterminated, text.len());
+    }
+    tokens.truncate(first + 1);
+}
+
+/// What happens to each token.
+fn placed(text: &str, tokens: &[Token], marks: &Marks) -> Option<Vec<Mark>> {
+    let mut masked = vec![Mark::None; tokens.len()];
     let mut mark = |at: usize, rule: Applies| {
         if let Some(place) = masked.get_mut(at) {
-            *place = Some(place.map_or(rule, |known: Applies| known.min(rule)));
+            *place = match *place {
+                Mark::Value(known) => Mark::Value(known.min(rule)),
+                _ => Mark::Value(rule),
+            };
         }
     };
     for (at, token) in tokens.iter().enumerate() {
@@ -89,14 +125,17 @@ fn placed(text: &str, tokens: &[Token], marks: &Marks) -> Option<Vec<Option<Appl
     if marks.everything.is_some() {
         return Some(masked);
     }
+    let mut signs = Vec::new();
     for &(place, rule) in &marks.at {
         let first = tokens.partition_point(|token| token.end <= place);
-        // The sign of a number is a token of its own.
         let signed = tokens.get(first).is_some_and(|token| token.kind == TokenKind::Operator);
         let at = first + usize::from(signed);
         let token = tokens.get(at)?;
         if is_constant(token.kind) || is_truth(text.get(token.range())?) {
             mark(at, rule);
+            // A sign alone: else it is the end of another operator.
+            let minus = tokens.get(first).and_then(|token| text.get(token.range())) == Some("-");
+            signs.extend((signed && minus).then_some(first));
         } else if token.kind != TokenKind::Word {
             return None;
         }
@@ -106,6 +145,11 @@ fn placed(text: &str, tokens: &[Token], marks: &Marks) -> Option<Vec<Option<Appl
         let first = tokens.partition_point(|token| token.start < place);
         let at = first + tokens.get(first..)?.iter().position(|token| is_string(token.kind))?;
         mark(at, rule);
+    }
+    for sign in signs {
+        if let Some(place) = masked.get_mut(sign) {
+            *place = Mark::Sign;
+        }
     }
     Some(masked)
 }
@@ -241,7 +285,13 @@ pub(super) fn is_string(kind: TokenKind) -> bool {
     use TokenKind as T;
     matches!(
         kind,
-        T::String | T::EscapeString | T::UnicodeString | T::NationalString | T::DollarString | T::BitString | T::HexString
+        T::String
+            | T::EscapeString
+            | T::UnicodeString
+            | T::NationalString
+            | T::DollarString
+            | T::BitString
+            | T::HexString
     )
 }
 
@@ -266,7 +316,9 @@ pub(super) fn value_of(kind: TokenKind, written: &str) -> String {
         written.get(begin..end).unwrap_or_default()
     };
     match kind {
-        TokenKind::String | TokenKind::NationalString | TokenKind::UnicodeString => inner().replace("''", "'"),
+        TokenKind::String | TokenKind::NationalString | TokenKind::UnicodeString => {
+            inner().replace("''", "'")
+        }
         TokenKind::EscapeString => unescaped(inner()),
         TokenKind::BitString | TokenKind::HexString => inner().to_owned(),
         TokenKind::DollarString => {

@@ -64,9 +64,8 @@ enum Kind {
 fn kind(sqlstate: Option<&str>) -> Kind {
     let Some(class) = sqlstate.and_then(|code| code.get(..2)) else { return Kind::Anything };
     match class {
-        "23" | "25" | "40" | "53" | "54" | "55" | "57" | "58" | "08" | "28" | "0A" | "0Z" | "24" | "34" | "26" => {
-            Kind::Names
-        }
+        "23" | "25" | "40" | "53" | "54" | "55" | "57" | "58" | "08" | "28" | "0A" | "0Z" | "24" | "34"
+        | "26" => Kind::Names,
         "22" | "42" | "21" | "3D" | "3F" | "2B" | "XX" => Kind::Quotes,
         _ => Kind::Anything,
     }
@@ -131,16 +130,35 @@ mod tests {
     fn values_of_the_statement_are_masked_and_names_stay() {
         let text = "insert into customers (ssn) values ('[masked]')";
         for (message, sqlstate, left) in [
-            ("column \"ssn\" of relation \"customers\" does not exist", "42703", "column \"ssn\" of relation \"customers\" does not exist"),
-            ("invalid input syntax for type integer: \"123-45\"", "22P02", "invalid input syntax for type integer: \"[masked]\""),
-            ("duplicate key value violates unique constraint \"c_key\"", "23505", "duplicate key value violates unique constraint \"c_key\""),
-            ("unterminated quoted string at or near \"'se\"cret\"", "42601", "unterminated quoted string at or near \"[masked]\""),
+            (
+                "column \"ssn\" of relation \"customers\" does not exist",
+                "42703",
+                "column \"ssn\" of relation \"customers\" does not exist",
+            ),
+            (
+                "invalid input syntax for type integer: \"123-45\"",
+                "22P02",
+                "invalid input syntax for type integer: \"[masked]\"",
+            ),
+            (
+                "duplicate key value violates unique constraint \"c_key\"",
+                "23505",
+                "duplicate key value violates unique constraint \"c_key\"",
+            ),
+            (
+                "unterminated quoted string at or near \"'se\"cret\"",
+                "42601",
+                "unterminated quoted string at or near \"[masked]\"",
+            ),
             ("ungültige Eingabe: »123«", "22P02", "[masked]"),
             ("no such customer 123", "P0001", "[masked]"),
         ] {
             assert_eq!(told(message, text, &[], sqlstate), left);
         }
-        assert_eq!(told("value secret is bad, secrets", text, &["secret"], "23514"), "value [masked] is bad, [masked]s");
+        assert_eq!(
+            told("value secret is bad, secrets", text, &["secret"], "23514"),
+            "value [masked] is bad, [masked]s"
+        );
         assert_eq!(told("12 of 123", text, &["12"], "23514"), "[masked] of 123");
     }
 }

@@ -134,7 +134,12 @@ impl Masker {
     }
 
     /// A statement's text as it may be shown and recorded, and how many values of it are masked.
-    pub fn text(&mut self, session: &mut SessionMasks, info: &SessionInfo, text: &Arc<str>) -> (Arc<str>, u32) {
+    pub fn text(
+        &mut self,
+        session: &mut SessionMasks,
+        info: &SessionInfo,
+        text: &Arc<str>,
+    ) -> (Arc<str>, u32) {
         session.refresh(self, info);
         let plan = self.plan(session.set, text, info.standard_conforming_strings);
         (plan.text.clone().unwrap_or_else(|| Arc::clone(text)), plan.count)
@@ -165,8 +170,9 @@ impl Masker {
 
     /// What the rules mean for a session, and for a text of it.
     pub fn explain(&mut self, facts: &SessionFacts, text: Option<&Arc<str>>, setting: bool) -> Explained {
-        let about: Vec<usize> =
-            (0..self.rules.len()).filter(|at| self.rules.get(*at).is_some_and(|rule| rule.is_about(facts))).collect();
+        let about: Vec<usize> = (0..self.rules.len())
+            .filter(|at| self.rules.get(*at).is_some_and(|rule| rule.is_about(facts)))
+            .collect();
         let rules = about.iter().filter_map(|at| self.rules.get(*at)).map(|rule| rule.name.clone()).collect();
         let set = self.set(about);
         let plan = text.map(|text| self.plan(set, text, setting));

@@ -168,7 +168,8 @@ impl Outputs {
         let Self::List(list) = self else { return Vec::new() };
         let (first, last) = several(list).unwrap_or((list.len(), list.len()));
         let behind = list.len().saturating_sub(last + 1);
-        let counted = if first == list.len() { list.len() == columns.len() } else { first + behind <= columns.len() };
+        let counted =
+            if first == list.len() { list.len() == columns.len() } else { first + behind <= columns.len() };
         if !counted {
             return Vec::new();
         }

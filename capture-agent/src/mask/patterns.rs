@@ -65,14 +65,20 @@ fn values(text: &str, pattern: ValuePattern) -> Box<dyn Iterator<Item = Range<us
     };
     match pattern {
         ValuePattern::Card => Box::new(CARD.find_iter(text).filter_map(|found| {
-            stands_alone(text, &found).then(|| card(found.as_str()).map(|length| found.start()..found.start() + length)).flatten()
+            stands_alone(text, &found)
+                .then(|| card(found.as_str()).map(|length| found.start()..found.start() + length))
+                .flatten()
         })),
         ValuePattern::Iban => Box::new(IBAN.find_iter(text).filter_map(|found| {
-            stands_alone(text, &found).then(|| iban(found.as_str()).map(|length| found.start()..found.start() + length)).flatten()
+            stands_alone(text, &found)
+                .then(|| iban(found.as_str()).map(|length| found.start()..found.start() + length))
+                .flatten()
         })),
         ValuePattern::Ssn => with(&SSN, ssn),
         ValuePattern::Email => Box::new(EMAIL.find_iter(text).map(|found| found.range())),
-        ValuePattern::Jwt => Box::new(JWT.find_iter(text).filter(|found| jwt(found.as_str())).map(|found| found.range())),
+        ValuePattern::Jwt => {
+            Box::new(JWT.find_iter(text).filter(|found| jwt(found.as_str())).map(|found| found.range()))
+        }
         ValuePattern::Pem => Box::new(PEM.find_iter(text).map(|found| found.range())),
         ValuePattern::CloudKey => Box::new(CLOUD_KEY.find_iter(text).map(|found| found.range())),
     }
@@ -89,7 +95,8 @@ fn card(text: &str) -> Option<usize> {
     let places: Vec<(usize, u32)> =
         text.char_indices().filter_map(|(at, c)| Some((at, c.to_digit(10)?))).collect();
     let digits: Vec<u32> = places.iter().map(|(_, digit)| *digit).collect();
-    let known = matches!(digits.as_slice(), [3..=6, ..] | [2, 2..=7, ..] | [1, 8, 0, 0, ..] | [2, 1, 3, 1, ..]);
+    let known =
+        matches!(digits.as_slice(), [3..=6, ..] | [2, 2..=7, ..] | [1, 8, 0, 0, ..] | [2, 1, 3, 1, ..]);
     if !known {
         return None;
     }
@@ -121,7 +128,8 @@ fn luhn(digits: &[u32]) -> bool {
 
 /// How much of `text` is an IBAN, from its beginning.
 fn iban(text: &str) -> Option<usize> {
-    let length = LENGTHS.iter().find(|(country, _)| text.get(..2) == Some(*country)).map(|(_, length)| *length)?;
+    let length =
+        LENGTHS.iter().find(|(country, _)| text.get(..2) == Some(*country)).map(|(_, length)| *length)?;
     let mut characters = Vec::with_capacity(length);
     let mut end = 0;
     for (at, c) in text.char_indices().filter(|(_, c)| *c != ' ') {
@@ -173,13 +181,15 @@ static CARD: LazyLock<Regex> = LazyLock::new(|| regex(r"[1-6](?:[ -]?[0-9]){11,}
 static IBAN: LazyLock<Regex> = LazyLock::new(|| regex(r"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}"));
 static SSN: LazyLock<Regex> = LazyLock::new(|| regex(r"[0-9]{3}[- ][0-9]{2}[- ][0-9]{4}\b"));
 static EMAIL: LazyLock<Regex> = LazyLock::new(|| {
-    regex(r"[\p{L}\p{N}._%+!#$&*/=?^`{|}~-]{1,64}@(?:[\p{L}\p{N}](?:[\p{L}\p{N}-]{0,61}[\p{L}\p{N}])?\.)+[\p{L}]{2,24}")
+    regex(r"[\p{L}\p{N}._%+-]{1,64}@(?:[\p{L}\p{N}](?:[\p{L}\p{N}-]{0,61}[\p{L}\p{N}])?\.)+[\p{L}]{2,24}")
 });
 static JWT: LazyLock<Regex> =
     LazyLock::new(|| regex(r"eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{2,}(?:\.[A-Za-z0-9_-]*){1,3}"));
 /// Up to its end, or as far as it goes: also with its line breaks written as `\n`.
 static PEM: LazyLock<Regex> = LazyLock::new(|| {
-    regex(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY( BLOCK)?-----(?s:.)*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY( BLOCK)?-----|\z)")
+    regex(
+        r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY( BLOCK)?-----(?s:.)*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY( BLOCK)?-----|\z)",
+    )
 });
 /// Their issuers' own forms: AWS, Google Cloud, Azure, GitHub, GitLab, Slack, Stripe, npm, PyPI, OpenAI, Anthropic.
 static CLOUD_KEY: LazyLock<Regex> = LazyLock::new(|| {
@@ -206,15 +216,84 @@ static CLOUD_KEY: LazyLock<Regex> = LazyLock::new(|| {
 
 /// Countries and the lengths of their IBANs (SWIFT's IBAN registry).
 const LENGTHS: [(&str, usize); 78] = [
-    ("AD", 24), ("AE", 23), ("AL", 28), ("AT", 20), ("AZ", 28), ("BA", 20), ("BE", 16), ("BG", 22), ("BH", 22),
-    ("BR", 29), ("BY", 28), ("CH", 21), ("CR", 22), ("CY", 28), ("CZ", 24), ("DE", 22), ("DK", 18), ("DO", 28),
-    ("EE", 20), ("EG", 29), ("ES", 24), ("FI", 18), ("FO", 18), ("FR", 27), ("GB", 22), ("GE", 22), ("GI", 23),
-    ("GL", 18), ("GR", 27), ("GT", 28), ("HR", 21), ("HU", 28), ("IE", 22), ("IL", 23), ("IQ", 23), ("IS", 26),
-    ("IT", 27), ("JO", 30), ("KW", 30), ("KZ", 20), ("LB", 28), ("LC", 32), ("LI", 21), ("LT", 20), ("LU", 20),
-    ("LV", 21), ("LY", 25), ("MC", 27), ("MD", 24), ("ME", 22), ("MK", 19), ("MN", 20), ("MR", 27), ("MT", 31),
-    ("MU", 30), ("NI", 28), ("NL", 18), ("NO", 15), ("OM", 23), ("PK", 24), ("PL", 28), ("PS", 29), ("PT", 25),
-    ("QA", 29), ("RO", 24), ("RS", 22), ("RU", 33), ("SA", 24), ("SC", 31), ("SD", 18), ("SE", 24), ("SI", 19),
-    ("SK", 24), ("SM", 27), ("TN", 24), ("TR", 26), ("UA", 29), ("VG", 24),
+    ("AD", 24),
+    ("AE", 23),
+    ("AL", 28),
+    ("AT", 20),
+    ("AZ", 28),
+    ("BA", 20),
+    ("BE", 16),
+    ("BG", 22),
+    ("BH", 22),
+    ("BR", 29),
+    ("BY", 28),
+    ("CH", 21),
+    ("CR", 22),
+    ("CY", 28),
+    ("CZ", 24),
+    ("DE", 22),
+    ("DK", 18),
+    ("DO", 28),
+    ("EE", 20),
+    ("EG", 29),
+    ("ES", 24),
+    ("FI", 18),
+    ("FO", 18),
+    ("FR", 27),
+    ("GB", 22),
+    ("GE", 22),
+    ("GI", 23),
+    ("GL", 18),
+    ("GR", 27),
+    ("GT", 28),
+    ("HR", 21),
+    ("HU", 28),
+    ("IE", 22),
+    ("IL", 23),
+    ("IQ", 23),
+    ("IS", 26),
+    ("IT", 27),
+    ("JO", 30),
+    ("KW", 30),
+    ("KZ", 20),
+    ("LB", 28),
+    ("LC", 32),
+    ("LI", 21),
+    ("LT", 20),
+    ("LU", 20),
+    ("LV", 21),
+    ("LY", 25),
+    ("MC", 27),
+    ("MD", 24),
+    ("ME", 22),
+    ("MK", 19),
+    ("MN", 20),
+    ("MR", 27),
+    ("MT", 31),
+    ("MU", 30),
+    ("NI", 28),
+    ("NL", 18),
+    ("NO", 15),
+    ("OM", 23),
+    ("PK", 24),
+    ("PL", 28),
+    ("PS", 29),
+    ("PT", 25),
+    ("QA", 29),
+    ("RO", 24),
+    ("RS", 22),
+    ("RU", 33),
+    ("SA", 24),
+    ("SC", 31),
+    ("SD", 18),
+    ("SE", 24),
+    ("SI", 19),
+    ("SK", 24),
+    ("SM", 27),
+    ("TN", 24),
+    ("TR", 26),
+    ("UA", 29),
+    ("VG", 24),
 ];
 
 #[cfg(test)]

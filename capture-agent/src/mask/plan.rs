@@ -46,7 +46,9 @@ impl Params {
     pub(super) fn at(&self, index: usize) -> Option<Applies> {
         match self {
             Self::All(rule) => Some(*rule),
-            Self::Some(list) => list.iter().filter(|(number, _)| *number == index + 1).map(|(_, rule)| *rule).min(),
+            Self::Some(list) => {
+                list.iter().filter(|(number, _)| *number == index + 1).map(|(_, rule)| *rule).min()
+            }
         }
     }
 }
@@ -140,9 +142,10 @@ impl Plan {
         if rules.have_patterns() {
             rewrite_patterns(&mut rewritten, standard_conforming_strings, rules, key);
         }
-        if rewritten.count > 0 {
+        // Comments may be all that went.
+        if rewritten.count > 0 || rewritten.text != *text {
             plan.text = Some(rewritten.text.into());
-            plan.count = rewritten.count;
+            plan.count = rewritten.count.max(1);
             plan.values = rewritten.values;
         }
         if let Some(rule) = rules.params() {
@@ -176,9 +179,8 @@ fn read(tree: &Node, rules: &Rules) -> Found {
     }
     plan.touched = lineage.touched;
     let number = |number: i32| usize::try_from(number).ok();
-    plan.params = Params::Some(
-        lineage.params.iter().filter_map(|(at, rule)| Some((number(*at)?, *rule))).collect(),
-    );
+    plan.params =
+        Params::Some(lineage.params.iter().filter_map(|(at, rule)| Some((number(*at)?, *rule))).collect());
     let at = lineage.literals.iter().filter_map(|(at, rule)| Some((number(*at)?, *rule))).collect();
     Found { plan, at, strings }
 }
@@ -216,7 +218,11 @@ fn of_statement<'t>(statement: &'t Node, lineage: &mut Lineage<'t, '_>, plan: &m
             plan.outputs = Outputs::All(rules.any_column());
             // What they are compared with or stored in is not known from here.
             if let Some(rule) = rules.any_column() {
-                statement.list("params").iter().filter_map(Value::as_node).for_each(|node| lineage.mark(node, rule));
+                statement
+                    .list("params")
+                    .iter()
+                    .filter_map(Value::as_node)
+                    .for_each(|node| lineage.mark(node, rule));
             }
         }
         "FetchStmt" => {
@@ -242,7 +248,9 @@ fn of_statement<'t>(statement: &'t Node, lineage: &mut Lineage<'t, '_>, plan: &m
 /// A query, or another statement, within a statement.
 fn within<'t>(node: &'t Node, lineage: &mut Lineage<'t, '_>) -> (Outputs, Option<Applies>) {
     match node.name {
-        "SelectStmt" | "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt" => (lineage.query(node), None),
+        "SelectStmt" | "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt" => {
+            (lineage.query(node), None)
+        }
         _ => {
             let mut plan = Plan::clear();
             let strings = of_statement(node, lineage, &mut plan);
@@ -300,7 +308,9 @@ fn names_another(text: &str) -> bool {
     let word = begin.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
     let words = ["prepare", "execute", "declare", "fetch", "move"];
     // A comment may stand before it.
-    begin.starts_with("/*") || begin.starts_with("--") || words.iter().any(|known| word.eq_ignore_ascii_case(known))
+    begin.starts_with("/*")
+        || begin.starts_with("--")
+        || words.iter().any(|known| word.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]

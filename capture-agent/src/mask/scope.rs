@@ -48,7 +48,9 @@ impl<'t> Item<'t> {
             }
             Source::Computed(_, rule) => *rule,
             Source::Join(_) if self.renamed.contains(&name) => self.any(rules),
-            Source::Join(sides) => sides.iter().fold(None, |rule, side| either(rule, side.column(name, rules))),
+            Source::Join(sides) => {
+                sides.iter().fold(None, |rule, side| either(rule, side.column(name, rules)))
+            }
         }
     }
 

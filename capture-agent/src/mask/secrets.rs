@@ -43,7 +43,9 @@ pub(super) fn marks(tree: &Node, text: &str, standard_conforming_strings: bool) 
 
 /// Whether a value is a connection string with a password in it.
 pub(super) fn is_connection(value: &str) -> bool {
-    value.len() >= LEAST_CONNECTION && (value.contains('=') || value.contains("://")) && CONNECTION.is_match(value)
+    value.len() >= LEAST_CONNECTION
+        && (value.contains('=') || value.contains("://"))
+        && CONNECTION.is_match(value)
 }
 
 fn of_node(node: &Node, marks: &mut Marks) {
@@ -57,7 +59,8 @@ fn of_node(node: &Node, marks: &mut Marks) {
         }
         "CreateUserMappingStmt" | "AlterUserMappingStmt" => {
             for option in node.list("options").iter().filter_map(Value::as_node) {
-                let harmless = matches!(option.text("defname"), Some("user" | "username" | "dbname" | "host" | "port"));
+                let harmless =
+                    matches!(option.text("defname"), Some("user" | "username" | "dbname" | "host" | "port"));
                 if !harmless && option.node("arg").is_some_and(is_text) {
                     let place = usize::try_from(option.number("location")).unwrap_or_default();
                     marks.strings_from.push((place, ALWAYS));
@@ -106,10 +109,14 @@ fn regex(pattern: &str) -> Regex {
     Regex::new(pattern).unwrap_or_else(|_| unreachable!())
 }
 
-static SUSPECT: LazyLock<Regex> =
-    LazyLock::new(|| regex(r"(?i)passw|\bpwd\b|secret|token|passcode|passphrase|_key\b|subscription|dblink|\bmapping\b|://[^\s/@]*:[^\s@]*@"));
-static CONNECTION: LazyLock<Regex> =
-    LazyLock::new(|| regex(r"(?i)\b(?:ssl)?(?:password|passwd|pwd)\s*=\s*\S|://[^\s/@:]*:[^\s@]+@|[?&]password=[^&\s]"));
+static SUSPECT: LazyLock<Regex> = LazyLock::new(|| {
+    regex(
+        r"(?i)passw|\bpwd\b|secret|token|passcode|passphrase|_key\b|subscription|dblink|\bmapping\b|://[^\s/@]*:[^\s@]*@",
+    )
+});
+static CONNECTION: LazyLock<Regex> = LazyLock::new(|| {
+    regex(r"(?i)\b(?:ssl)?(?:password|passwd|pwd)\s*=\s*\S|://[^\s/@:]*:[^\s@]+@|[?&]password=[^&\s]")
+});
 static SETS_PASSWORD: LazyLock<Regex> = LazyLock::new(|| {
     regex(r"(?is)\b(?:role|user|group|mapping|subscription|dblink\w*|server)\b.*\bpassword\b")
 });

@@ -151,10 +151,8 @@ impl<S: Sink> Sink for Masked<'_, S> {
         let mut left: Vec<Option<Vec<u8>>> = vec![None; values.len()];
         for (at, value) in values.iter().enumerate() {
             let Some(bytes) = *value else { continue };
-            let (type_oid, format) = row
-                .columns
-                .get(at)
-                .map_or((0, i16::from(binary)), |column| (column.type_oid, column.format));
+            let (type_oid, format) =
+                row.columns.get(at).map_or((0, i16::from(binary)), |column| (column.type_oid, column.format));
             let sent = Sent { type_oid, format, bytes };
             let rule = plan.and_then(|plan| plan.rules.get(at).copied().flatten());
             let (text, hits) = match rule {
@@ -200,12 +198,14 @@ impl<S: Sink> Sink for Masked<'_, S> {
     fn statement(&mut self, info: &SessionInfo, exchange: &Exchange) {
         self.session.refresh(self.masker, info);
         let plan = self.plan(exchange.sql.as_ref(), info);
-        let of_rows = if self.session.seq == exchange.seq { std::mem::take(&mut self.session.count) } else { 0 };
+        let of_rows =
+            if self.session.seq == exchange.seq { std::mem::take(&mut self.session.count) } else { 0 };
         let tag = exchange.command_tag.as_deref().unwrap_or_default();
         if tag.starts_with("ALTER") || tag.starts_with("DROP") {
             self.masker.learned.forget(info);
         }
-        if let Some((name, outputs)) = plan.defines.as_ref().filter(|_| exchange.status == Status::Completed) {
+        if let Some((name, outputs)) = plan.defines.as_ref().filter(|_| exchange.status == Status::Completed)
+        {
             if self.session.names.len() >= MOST_NAMES {
                 self.session.names.clear();
             }
@@ -227,7 +227,9 @@ impl<S: Sink> Sink for Masked<'_, S> {
             let failed = Failed {
                 text: sql.as_deref().unwrap_or_default(),
                 values: &values,
-                touched: plan.touched.is_some(),
+                // What a guardrail stopped fails with the guardrail's words.
+                touched: plan.touched.is_some()
+                    && !exchange.judged.as_ref().is_some_and(|judged| judged.verdict.stops()),
                 sqlstate: exchange.sqlstate.as_deref(),
             };
             masked = masked.saturating_add(message::rewrite(message, &failed, rules, masking.key));

@@ -83,9 +83,9 @@ mod tests {
             ("abc", "****"),
             ("secret12", "****12"),
             ("4111111111111111", "****1111"),
-            ("O'Brien \\ 'é'x", "****'x".replace('\'', "*").as_str()),
+            ("O'Brien \\ 'é'x", "******x"),
         ] {
-            assert!(masked(value, Strategy::Partial, None).ends_with(left.trim_start_matches("****")), "{value}");
+            assert_eq!(masked(value, Strategy::Partial, None), left, "{value}");
         }
     }
 

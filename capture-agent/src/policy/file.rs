@@ -79,10 +79,7 @@ pub(super) fn compile(file: &str, otherwise: RowLimits) -> Result<Policy, Policy
     let (records, guardrails) = (sections.record.len(), sections.guardrail.len());
     let most = records.max(guardrails).max(sections.mask.len());
     if most > MOST_RULES {
-        rules.wrong(
-            0..0,
-            format!("there are {most} rules; at most {MOST_RULES} are expected"),
-        );
+        rules.wrong(0..0, format!("there are {most} rules; at most {MOST_RULES} are expected"));
         return Err(PolicyErrors(rules.errors));
     }
     let mut names = HashSet::new();

@@ -117,12 +117,14 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::RowLimits;
 
     #[test]
     fn columns_are_written_with_points() {
         let read = |text: &str| ColumnPattern::read(text);
         let some = |text: &str| Some(text.to_owned());
-        let expected = ColumnPattern { schema: some("public"), table: some("customers"), column: some("ssn") };
+        let expected =
+            ColumnPattern { schema: some("public"), table: some("customers"), column: some("ssn") };
         assert_eq!(read("public.customers.ssn"), Ok(expected));
         assert_eq!(
             read("*.password"),
@@ -130,6 +132,39 @@ mod tests {
         );
         for wrong in ["ssn", "a.b.c.d", "a..b", ".b", "a.b*", ""] {
             assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_rule_is_checked_and_each_error_has_its_line() {
+        let compile = |text: &str| Policy::compile(text, RowLimits::default());
+        let text = "[[mask]]\nname = 'm'\nmatch = 'session.user == \"a\"'\ncolumns = ['t.c']\nstrategy = 'hash'\n\
+                    [[mask]]\nname = 'n'\npatterns = ['card', 'cloud_key']\nparams = 'all'\n";
+        let policy = compile(text).unwrap();
+        let [first, second] = policy.mask_rules() else { panic!("{policy:?}") };
+        assert_eq!((first.strategy, first.columns.len()), (Strategy::Hash, 1));
+        assert_eq!(second.patterns, [ValuePattern::Card, ValuePattern::CloudKey]);
+        assert!(second.params && second.strategy == Strategy::Redact);
+        let user = |name: &str| SessionFacts { user: Some(name.into()), ..SessionFacts::default() };
+        assert!(first.is_about(&user("a")) && !first.is_about(&user("b")));
+        // Of whom nothing is known it may be.
+        assert!(first.is_about(&SessionFacts::default()));
+        for (wrong, line, words) in [
+            ("[[mask]]\ncolumns = ['t.c']\n", 1, "without `name`"),
+            ("[[mask]]\nname = 'm'\n", 1, "about nothing"),
+            ("[[mask]]\nname = 'm'\ncolumns = [\n'ssn']\n", 4, "table.column"),
+            ("[[mask]]\nname = 'm'\npatterns = ['cards']\n", 3, "did you mean \"card\""),
+            ("[[mask]]\nname = 'm'\ncolumns = ['t.c']\nstrategy = 'sha1'\n", 4, "`strategy` is \"sha1\""),
+            ("[[mask]]\nname = 'm'\ncolumns = ['t.c']\nmatch = 'stmt.text == \"\"'\n", 4, "match"),
+            ("[[mask]]\nname = 'm'\ncolumn = ['t.c']\n", 3, "column"),
+            (
+                "[[mask]]\nname = 'm'\nparams = 'all'\n[[mask]]\nname = 'm'\nparams = 'all'\n",
+                4,
+                "another mask",
+            ),
+        ] {
+            let error = compile(wrong).unwrap_err().0[0].clone();
+            assert!(error.line == line && error.message.contains(words), "{wrong}: {error}");
         }
     }
 }

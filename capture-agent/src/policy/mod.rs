@@ -60,7 +60,11 @@ impl Policy {
 impl Default for Policy {
     /// Records everything, and stops nothing.
     fn default() -> Self {
-        Self { records: vec![RecordRule::otherwise(RowLimits::default())], guardrails: Vec::new(), masks: Vec::new() }
+        Self {
+            records: vec![RecordRule::otherwise(RowLimits::default())],
+            guardrails: Vec::new(),
+            masks: Vec::new(),
+        }
     }
 }
 

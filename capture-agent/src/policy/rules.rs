@@ -139,8 +139,11 @@ impl Rules<'_> {
         let of = format!("mask \"{name}\"");
         let matching = self.condition(&of, "match", raw.matching, Scope::Session);
         let strategy = raw.strategy.and_then(|word| self.choice(&of, "strategy", &word, &STRATEGIES));
+        let raw_params = raw.params.is_some();
         let params = raw.params.and_then(|word| self.choice(&of, "params", &word, &[("all", true)]));
         let mut columns = Vec::new();
+        let given = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
+        let about = given(&raw.columns) || given(&raw.patterns) || raw_params;
         for column in raw.columns.unwrap_or_default() {
             match ColumnPattern::read(column.get_ref()) {
                 Ok(pattern) => columns.push(pattern),
@@ -157,7 +160,7 @@ impl Rules<'_> {
             .filter_map(|word| self.choice(&of, "patterns", word, &ValuePattern::ALL))
             .collect();
         let params = params.unwrap_or(false);
-        if columns.is_empty() && patterns.is_empty() && !params {
+        if !about {
             self.wrong(
                 span,
                 format!("{of} is about nothing: expected `columns`, `patterns`, or `params = \"all\"`"),

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanBuilder, Int64Builder, RecordBatch, StringArray, StringBuilder, UInt32Builder};
+use arrow::array::{
+    ArrayRef, BooleanBuilder, Int64Builder, RecordBatch, StringArray, StringBuilder, UInt32Builder,
+};
 use arrow::error::ArrowError;
 
 use super::labels::{Labels, append_display, constant, text_bytes, texts};

@@ -81,7 +81,8 @@ mod tests {
     #[test]
     fn no_key_is_made_that_no_rule_needs() {
         let folder = tempfile::tempdir().unwrap();
-        let config = Config { data_dir: folder.path().to_owned(), ..Config::default() };
+        let mut config = Config::default();
+        config.data_dir = folder.path().to_owned();
         assert!(key(&config, &Policy::default()).unwrap().is_none());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }

@@ -70,7 +70,8 @@ impl Vault {
         let (number, body) = rest.split_first_chunk()?;
         let key = derived(&self.master, salt).ok()?;
         let mut body = body.to_vec();
-        let opened = key.open_in_place(nonce(u64::from_le_bytes(*number)), Aad::from(name), &mut body).ok()?;
+        let opened =
+            key.open_in_place(nonce(u64::from_le_bytes(*number)), Aad::from(name), &mut body).ok()?;
         let length = opened.len();
         body.truncate(length);
         Some(body)
@@ -107,10 +108,14 @@ fn places(config: &Config, name: &OsStr) -> [PathBuf; 2] {
 }
 
 fn read(path: &Path) -> io::Result<[u8; KEY]> {
-    let mut file = OpenOptions::new().read(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;
+    let mut file =
+        OpenOptions::new().read(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;
     let found = file.metadata()?;
     // Others may make files there as well.
-    if found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o077 != 0 || found.len() != KEY as u64 {
+    if found.uid() != rustix::process::geteuid().as_raw()
+        || found.mode() & 0o077 != 0
+        || found.len() != KEY as u64
+    {
         return Err(io::Error::other("it is none of ours"));
     }
     let mut key = [0; KEY];
@@ -157,7 +162,8 @@ mod tests {
     #[test]
     fn a_state_is_opened_with_the_key_in_memory_and_with_no_other() {
         let folder = tempfile::tempdir().unwrap();
-        let config = Config { data_dir: folder.path().join("data"), ..Config::default() };
+        let mut config = Config::default();
+        config.data_dir = folder.path().join("data");
         let mut first = Vault::open(&config).unwrap();
         let (mut one, mut again) = (Vec::new(), Vec::new());
         first.seal(b"name", b"select 'canary'", &mut one);

@@ -17,14 +17,20 @@ fn every_pattern_compiles() {
 #[test]
 fn cards_have_luhns_checksum() {
     use ValuePattern::Card;
-    for card in
-        ["4111111111111111", "4111 1111 1111 1111", "5500-0000-0000-0004", "340000000000009", "6011000000000004"]
-    {
+    for card in [
+        "4111111111111111",
+        "4111 1111 1111 1111",
+        "5500-0000-0000-0004",
+        "340000000000009",
+        "6011000000000004",
+    ] {
         assert_eq!(found(card, Card), [card]);
         let within = format!("paid with {card}, thanks");
         assert_eq!(found(&within, Card), [card], "{within}");
     }
-    for other in ["4111111111111112", "1234567890123456", "0000000000000000", "x4111111111111111", "411111111111"] {
+    for other in
+        ["4111111111111112", "1234567890123456", "0000000000000000", "x4111111111111111", "411111111111"]
+    {
         assert!(found(other, Card).is_empty(), "{other}");
     }
     assert_eq!(found("4111 1111 1111 1111 2027", Card), ["4111 1111 1111 1111"]);
@@ -33,7 +39,12 @@ fn cards_have_luhns_checksum() {
 #[test]
 fn ibans_have_the_right_length_and_remainder() {
     use ValuePattern::Iban;
-    for iban in ["DE89370400440532013000", "GB82 WEST 1234 5698 7654 32", "NO9386011117947", "FR1420041010050500013M02606"] {
+    for iban in [
+        "DE89370400440532013000",
+        "GB82 WEST 1234 5698 7654 32",
+        "NO9386011117947",
+        "FR1420041010050500013M02606",
+    ] {
         assert_eq!(found(iban, Iban), [iban]);
         assert_eq!(found(&format!("to {iban} now"), Iban), [iban]);
     }
@@ -48,7 +59,16 @@ fn social_security_numbers_are_of_issued_areas() {
     for ssn in ["123-45-6789", "123 45 6789", "899-99-9999"] {
         assert_eq!(found(ssn, Ssn), [ssn]);
     }
-    for other in ["000-12-3456", "666-12-3456", "900-12-3456", "123-00-4567", "123-45-0000", "123-45 6789", "1123-45-6789", "123-45-67890"] {
+    for other in [
+        "000-12-3456",
+        "666-12-3456",
+        "900-12-3456",
+        "123-00-4567",
+        "123-45-0000",
+        "123-45 6789",
+        "1123-45-6789",
+        "123-45-67890",
+    ] {
         assert!(found(other, Ssn).is_empty(), "{other}");
     }
 }

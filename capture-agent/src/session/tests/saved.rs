@@ -37,7 +37,7 @@ fn the_layout_is_the_one_that_its_number_names() {
     let sum = |bytes: &[u8]| {
         bytes.iter().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()))
     };
-    assert_eq!((state[0], state.len(), sum(&state)), (6, 375, 807_011_891));
+    assert_eq!((state[0], state.len(), sum(&state)), (7, 376, 2_217_392_438));
     assert_eq!((prepared.len(), sum(&prepared)), (44, 1_571_373_191));
 }
 
