@@ -36,13 +36,13 @@ def with_psycopg():
             for form, first in (("text", 100), ("csv", 200)):
                 tab = "\t" if form == "text" else ","
                 with cursor.copy(f"copy customers (id, name, ssn) from stdin (format {form})") as copy:
-                    copy.write(f"{first}{tab}copied{tab}{secret('copied')}\n")
+                    copy.write(f"{first}{tab}copied{tab}{secret(form)}\n")
             with cursor.copy("copy customers (id, name, ssn) from stdin (format binary)") as copy:
                 copy.set_types(["int4", "text", "text"])
                 copy.write_row((300, "copied", secret("binary")))
         with connection.pipeline():
             for number in range(10, 15):
-                connection.execute("update customers set ssn = %s where id = %s", (secret("piped"), number))
+                connection.execute("update customers set ssn = %s where id = %s", (secret(f"piped{number}"), number))
         with connection.transaction(), connection.cursor(name="scrolled") as cursor:
             cursor.execute("select id, name, ssn from customers where email like %s", (canary + "%",))
             assert canary in str(cursor.fetchall())
@@ -51,7 +51,7 @@ def with_psycopg():
         except psycopg.errors.UniqueViolation:
             pass
         try:
-            connection.execute(f"select ssn::int from customers where ssn = '{secret('piped')}'")
+            connection.execute(f"select ssn::int from customers where ssn = '{secret('piped12')}'")
         except psycopg.errors.InvalidTextRepresentation as error:
             assert canary in str(error)
 

@@ -300,7 +300,7 @@ fn values_are_known_by_their_form_wherever_they_stand() -> anyhow::Result<()> {
     let mail = format!("{}@example.com", canary());
     let token = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U";
     let key = ["AKIA", "IOSFODNN7EXAMPLE"].concat();
-    let pem = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIcanary\n-----END PRIVATE KEY-----";
+    let pem = "-----BEGIN PRIVATE KEY-----\nb25lIGNhbmFyeSBrZXkgYm9keQ\n-----END PRIVATE KEY-----";
     let mut wire = Wire::login(&server, "forms")?;
     let values = [card, iban, ssn, &mail, token, &key, pem];
     for value in values {
@@ -321,7 +321,7 @@ fn values_are_known_by_their_form_wherever_they_stand() -> anyhow::Result<()> {
     wire.terminate()?;
     server.wait_idle()?;
     let finished = agent.stop()?;
-    for value in [card, iban, ssn, &mail, token, &key, "MC4CAQAwBQYDK2VwBCIEI"] {
+    for value in [card, iban, ssn, &mail, token, &key, "b25lIGNhbmFyeSBrZXkgYm9keQ"] {
         is_nowhere(value, &finished.data, &finished.stderr)?;
     }
     let first = with(&finished, "as one")?;

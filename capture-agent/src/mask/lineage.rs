@@ -304,7 +304,7 @@ impl<'t, 'r> Lineage<'t, 'r> {
         while let Some(node) = left.pop() {
             match node.name {
                 "A_Const" | "AConst" if !node.is("isnull") => {
-                    self.literals.push((node.number("location"), rule))
+                    self.literals.push((node.number("location"), rule));
                 }
                 "ParamRef" => self.params.push((node.number("number"), rule)),
                 "TypeName" => continue,

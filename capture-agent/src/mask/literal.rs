@@ -76,6 +76,27 @@ pub(super) fn rewrite(
     Some(without_comments_on(out, standard_conforming_strings))
 }
 
+/// The beginning of a text that is too long to be looked at, without its constants. What follows it is no SQL, so that it
+/// passes for no other statement.
+pub(super) fn beginning(
+    text: &str,
+    standard_conforming_strings: bool,
+    all: &Marks,
+    rules: &Rules,
+    key: Option<&Key>,
+) -> Option<Rewritten> {
+    let kept = text.get(..text.floor_char_boundary(BEGINNING))?;
+    // Where it is cut through, a string has no end.
+    let open =
+        Lexer::new(kept, standard_conforming_strings).find(|token| token.kind == TokenKind::Unterminated);
+    let kept = kept.get(..open.map_or(kept.len(), |token| token.start))?;
+    let mut left = rewrite(kept, standard_conforming_strings, all, rules, key)?;
+    left.text.push_str(" …");
+    left.text.push_str(REDACTED);
+    left.count = left.count.saturating_add(1);
+    Some(left)
+}
+
 /// What happens to a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mark {
@@ -229,7 +250,11 @@ pub(super) fn rewrite_patterns(
         rewritten.text = text;
         return;
     }
-    let tokens: Vec<Token> = Lexer::new(&text, standard_conforming_strings).collect();
+    let tokens: Vec<Token> = match text.len() <= LONGEST {
+        true => Lexer::new(&text, standard_conforming_strings).collect(),
+        // It is data; what stands in its strings stays there.
+        false => Vec::new(),
+    };
     let mut end = 0;
     for hit in hits {
         let (mut from, mut to) = (hit.range.start, hit.range.end);
@@ -357,3 +382,8 @@ fn unescaped(text: &str) -> String {
 pub(super) fn all(rule: Option<Applies>) -> Marks {
     Marks { everything: Some(rule.unwrap_or(ALWAYS)), ..Marks::default() }
 }
+
+/// What is kept of a text whose constants are masked without anybody having read it: what a person reads of it.
+const BEGINNING: usize = 16 << 10;
+/// Longer texts are not cut into tokens: those take several times as much memory as the text.
+const LONGEST: usize = 1 << 20;

@@ -135,9 +135,14 @@ impl Plan {
         let mut rewritten = Rewritten { text: text.to_owned(), ..Rewritten::default() };
         if !marks.is_empty() {
             let settings = standard_conforming_strings;
-            rewritten = rewrite(text, settings, &marks, rules, key)
-                .or_else(|| rewrite(text, settings, &literal::all(rules.any_column()), rules, key))
-                .unwrap_or_else(literal::blank);
+            let all = literal::all(rules.any_column());
+            let left = match text.len() > limits.text_bytes {
+                // Nobody can read it, and to look at each of its tokens would take many times its length in memory.
+                true => literal::beginning(text, settings, &all, rules, key),
+                false => rewrite(text, settings, &marks, rules, key),
+            };
+            rewritten =
+                left.or_else(|| rewrite(text, settings, &all, rules, key)).unwrap_or_else(literal::blank);
         }
         if rules.have_patterns() {
             rewrite_patterns(&mut rewritten, standard_conforming_strings, rules, key);

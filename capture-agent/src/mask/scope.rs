@@ -130,7 +130,7 @@ impl<'t> Item<'t> {
 }
 
 /// The strings of a list of names.
-pub(super) fn names<'t>(list: &'t [Value]) -> Vec<&'t str> {
+pub(super) fn names(list: &[Value]) -> Vec<&str> {
     list.iter().filter_map(Value::as_string).collect()
 }
 

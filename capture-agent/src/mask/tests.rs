@@ -124,8 +124,11 @@ fn described(columns: &[(&str, u32, i16)]) -> Vec<u8> {
     message(b'T', &[&body])
 }
 
+/// A text, the columns that come back, and the tag.
+type Query<'q> = (&'q str, &'q [(&'q str, u32, i16)], &'q str);
+
 /// A query, the columns that come back, and one row of them; what is recorded of the row.
-fn rows(queries: &[(&str, &[(&str, u32, i16)], &str)]) -> Vec<Vec<String>> {
+fn rows(queries: &[Query<'_>]) -> Vec<Vec<String>> {
     let mut talk = Talk::started();
     for (text, columns, tag) in queries {
         let values: Vec<_> = columns.iter().map(|_| t("canary")).collect();

@@ -291,3 +291,17 @@ fn masking_changes_no_fingerprint() {
         assert_eq!(before, after, "{text} {}", left(text));
     }
 }
+
+#[test]
+fn of_a_text_that_nobody_can_read_the_beginning_is_left() {
+    let rows = "(1, 'canary'), ".repeat(100_000);
+    let text = format!("insert into customers (id, ssn) values {rows}(2, 'canary')");
+    let plan = plan(&text);
+    let left = plan.text.as_deref().unwrap();
+    assert!(
+        left.starts_with("insert into customers (id, ssn) values ('[masked]', '[masked]'), "),
+        "{left:.90}"
+    );
+    assert!(left.ends_with("…[masked]") && left.len() < 64 << 10 && !left.contains("canary"));
+    assert_eq!(plan.params.at(0), Some(Applies(0)));
+}
