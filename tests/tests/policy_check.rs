@@ -128,7 +128,7 @@ fn texts_are_read_as_the_session_would_have_them_read() -> anyhow::Result<()> {
 fn masks_are_shown_with_the_text_that_is_recorded() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("capture.toml");
-    std::fs::write(
+    fs::write(
         &file,
         "[[mask]]\nname = 'people'\nmatch = 'session.user == \"app\"'\ncolumns = ['customers.ssn']\n",
     )?;
