@@ -1,7 +1,7 @@
 //! Masks what must not be recorded, before anything is.
 //!
-//! Sans-IO: [`Masked`] is a [`Sink`] between a session and whoever records it. What of a statement is masked is found
-//! once for each text ([`plan`]), by the server's own grammar; where that does not tell, everything is masked that may
+//! Sans-IO: [`Masked`] is a [`Sink`](crate::session::Sink) between a session and whoever records it. What of a statement is masked is found
+//! once for each text (`plan`), by the server's own grammar; where that does not tell, everything is masked that may
 //! be meant. `docs/masking.md` is the page for those who write rules.
 
 use std::collections::HashMap;
@@ -35,6 +35,7 @@ use values::{Masking, Sent};
 
 use crate::policy::{MaskRule, Policy, SessionFacts};
 use crate::session::SessionInfo;
+use crate::session::value::Encoding;
 use crate::sql::Limits;
 use crate::sql::cache::RecentTexts;
 
@@ -133,19 +134,19 @@ impl Masker {
         self.masked
     }
 
-    /// A statement's text as it may be shown and recorded, and how many values of it are masked.
-    pub fn text(
-        &mut self,
-        session: &mut SessionMasks,
-        info: &SessionInfo,
-        text: &Arc<str>,
-    ) -> (Arc<str>, u32) {
+    /// A statement's text as it may be shown before it runs. Its backend waits meanwhile: of a text that is too long to be
+    /// read, that is the beginning without constants.
+    pub fn text(&mut self, session: &mut SessionMasks, info: &SessionInfo, text: &Arc<str>) -> Arc<str> {
         session.refresh(self, info);
+        if text.len() > Limits::default().text_bytes {
+            let rules = &self.sets[session.set].1.rules;
+            return plan::beginning(text, info.standard_conforming_strings, rules, self.key.as_ref());
+        }
         let plan = self.plan(session.set, text, info.standard_conforming_strings);
-        (plan.text.clone().unwrap_or_else(|| Arc::clone(text)), plan.count)
+        plan.text.clone().unwrap_or_else(|| Arc::clone(text))
     }
 
-    /// A statement's parameter, by its place from 0, as it may be shown; none if it may be as it is.
+    /// A statement's parameter, by its place from 0, as it may be shown before it runs; none if it may be as it is.
     pub fn parameter(
         &mut self,
         session: &mut SessionMasks,
@@ -155,12 +156,12 @@ impl Masker {
         value: &str,
     ) -> Option<String> {
         session.refresh(self, info);
-        let plan = match statement {
+        let plan = match statement.filter(|text| text.len() <= Limits::default().text_bytes) {
             Some(text) => self.plan(session.set, text, info.standard_conforming_strings),
             None => Arc::clone(&self.sets[session.set].1.unseen),
         };
-        let encoding = crate::session::value::Encoding::Utf8;
-        let masking = Masking { rules: &self.sets[session.set].1.rules, key: self.key.as_ref(), encoding };
+        let rules = &self.sets[session.set].1.rules;
+        let masking = Masking { rules, key: self.key.as_ref(), encoding: Encoding::Utf8 };
         let sent = Sent { type_oid: TEXT, format: 0, bytes: value.as_bytes() };
         match plan.params.at(index) {
             Some(rule) => Some(masking.whole(sent, rule)),

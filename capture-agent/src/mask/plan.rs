@@ -160,6 +160,20 @@ impl Plan {
     }
 }
 
+/// What may be shown of a text that is too long to be read.
+pub(super) fn beginning(
+    text: &str,
+    standard_conforming_strings: bool,
+    rules: &Rules,
+    key: Option<&Key>,
+) -> Arc<str> {
+    let all = literal::all(rules.any_column());
+    let left = literal::beginning(text, standard_conforming_strings, &all, rules, key);
+    let mut left = left.unwrap_or_else(literal::blank);
+    rewrite_patterns(&mut left, standard_conforming_strings, rules, key);
+    left.text.into()
+}
+
 /// What the columns' rules mean for a text.
 struct Found {
     plan: Plan,

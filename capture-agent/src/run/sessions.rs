@@ -183,7 +183,7 @@ impl Sessions {
         let mut cases = guard.decide(&open.session, &mut open.guarded.unsettled, start);
         let (masker, masks, info) = (&mut self.masker, &mut open.masks, open.session.info());
         for case in &mut cases {
-            case.shown = case.text.as_ref().map(|text| masker.text(masks, info, text).0);
+            case.shown = case.text.as_ref().map(|text| masker.text(masks, info, text));
             for (at, value) in case.params.iter_mut().enumerate() {
                 let left = |value: &String| masker.parameter(masks, info, case.text.as_ref(), at, value);
                 if let Some(left) = value.as_ref().and_then(left) {
