@@ -9,6 +9,7 @@ use super::rules::{ALWAYS, Applies, Rules};
 use super::scope::names;
 use super::secrets;
 use super::strategy::Key;
+use crate::session::lexer::Lexer;
 use crate::sql::tree::{Node, Value};
 use crate::sql::{Limits, with_tree};
 
@@ -119,6 +120,7 @@ impl Plan {
                         marks.at.extend(found.at);
                         marks.strings = either(marks.strings, found.strings);
                         plan = found.plan;
+                        hidden_queries(text, standard_conforming_strings, rules, &mut plan, &mut marks);
                     }
                 }
                 Err(_) if about => {
@@ -202,6 +204,36 @@ fn read(tree: &Node, rules: &Rules) -> Found {
         Params::Some(lineage.params.iter().filter_map(|(at, rule)| Some((number(*at)?, *rule))).collect());
     let at = lineage.literals.iter().filter_map(|(at, rule)| Some((number(*at)?, *rule))).collect();
     Found { plan, at, strings }
+}
+
+/// Queries that a function is given as a text, such as `query_to_xml`'s: what comes back may be anything of theirs.
+fn hidden_queries(
+    text: &str,
+    standard_conforming_strings: bool,
+    rules: &Rules,
+    plan: &mut Plan,
+    marks: &mut Marks,
+) {
+    let lexer = Lexer::new(text, standard_conforming_strings);
+    for token in lexer.filter(|token| literal::is_string(token.kind)) {
+        let value = literal::value_of(token.kind, text.get(token.range()).unwrap_or_default());
+        if let Some(rule) = rules.any_column().filter(|_| is_query(&value) && rules.may_be_about(&value)) {
+            marks.at.push((token.start, rule));
+            plan.touched = either(plan.touched, Some(rule));
+            plan.outputs = Outputs::All(Some(rule));
+            plan.copied = Outputs::All(Some(rule));
+            if let Some((_, outputs)) = &mut plan.defines {
+                *outputs = Outputs::All(Some(rule));
+            }
+        }
+    }
+}
+
+fn is_query(value: &str) -> bool {
+    let words = ["select", "table", "insert", "update", "delete", "merge", "with", "values"];
+    let first = value.trim_start_matches(|c: char| !c.is_ascii_alphabetic());
+    let word = first.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+    words.iter().any(|known| word.eq_ignore_ascii_case(known))
 }
 
 /// One statement. The rule for all of its strings, if they are masked without being looked at.

@@ -51,7 +51,9 @@ impl<'m, S: Sink> Masked<'m, S> {
 
     /// Makes sure that the session's plan for rows is this row's.
     fn plan_row(&mut self, info: &SessionInfo, row: &RowValues<'_>, count: usize) {
-        if self.session.row.as_ref().is_some_and(|known| known.holds(row, count)) {
+        if let Some(known) = self.session.row.as_mut().filter(|known| known.holds(row, count)) {
+            // The next row comes with the same text, not only an equal one.
+            known.sql = row.sql.cloned();
             return;
         }
         let plan = self.plan(row.sql, info);
@@ -204,6 +206,10 @@ impl<S: Sink> Sink for Masked<'_, S> {
         if tag.starts_with("ALTER") || tag.starts_with("DROP") {
             self.masker.learned.forget(info);
         }
+        if tag.starts_with("DEALLOCATE") || tag.starts_with("DISCARD") {
+            // The names may stand for something else from here on.
+            self.session.names.clear();
+        }
         if let Some((name, outputs)) = plan.defines.as_ref().filter(|_| exchange.status == Status::Completed)
         {
             if self.session.names.len() >= MOST_NAMES {
@@ -219,7 +225,11 @@ impl<S: Sink> Sink for Masked<'_, S> {
         }
         let masking = Masking { rules, key: masker.key.as_ref(), encoding: info.client_encoding };
         let mut masked = plan.count;
-        let mut values = plan.values.clone();
+        // Only an error may repeat them.
+        let mut values = match exchange.error_message {
+            Some(_) => plan.values.clone(),
+            None => Vec::new(),
+        };
         let (params, params_body) = parameters(exchange, &plan, masking, &mut values, &mut masked);
         let sql = plan.text.clone().or_else(|| exchange.sql.clone());
         let mut error_message = exchange.error_message.clone();

@@ -182,6 +182,8 @@ fn columns_made_of_a_masked_one_are_masked() {
         ("select garbage from customers garbage garbage", &["a", "b"], "mm"),
         ("execute p", &["a", "b"], "mm"),
         ("select email from orders", &["email"], "-"),
+        ("select query_to_xml('select * from customers', true, true, '')", &["query_to_xml"], "m"),
+        ("select relname from pg_class where relname = 'customers'", &["relname"], "-"),
     ] {
         assert_eq!(masked(text, names), expected, "{text}");
     }
