@@ -1,7 +1,9 @@
 //! What is masked reaches no file: canaries are planted wherever a value can be, and none is found.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use tests::agent::{Finished, QUICK_ROTATION};
@@ -238,6 +240,49 @@ fn a_killed_agent_leaves_no_canary_in_its_journal_and_the_next_one_goes_on() -> 
     );
     ensure!(record.gaps.is_empty(), "{:?}", record.gaps);
     Ok(())
+}
+
+/// Without the key, as after a failure of power, nobody reads what the killed agent knew; its session has a row all the same.
+#[test]
+fn a_session_whose_key_is_gone_keeps_its_row_and_begins_anew() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let data = tempfile::tempdir()?;
+    let start = || AgentOptions::default().server(&server).data(data.path()).start();
+    let agent = start()?;
+    let mut wire = Wire::login(&server, "keyless")?;
+    wire.query("select 'before'")?;
+    agent.wait_drained()?;
+    tests::wait::pause(std::time::Duration::from_millis(300));
+    let left = agent.kill()?;
+    let key = state_key(data.path())?;
+    let mode = std::fs::metadata(&key)?.permissions().mode() & 0o777;
+    ensure!(mode == 0o600, "{mode:o}");
+    std::fs::remove_file(&key)?;
+    let agent = start()?;
+    left.adopted();
+    wire.query("select 'after'")?;
+    wire.terminate()?;
+    server.wait_idle()?;
+    let finished = agent.stop()?;
+    ensure!(finished.stderr.contains("#state-key"), "{}", finished.stderr);
+    ensure!(!key.exists(), "a stopped agent leaves nothing to a next one");
+    let record = &finished.record;
+    let first = record.session_named("keyless")?;
+    ensure!(first.ended_at.is_none() && first.statements == 1 && !first.partial, "{first:?}");
+    let after = record.statement_with("'after'")?;
+    let second = record.sessions.iter().find(|session| session.session_id == after.session_id);
+    ensure!(second.is_some_and(|session| session.partial && session.ended_at.is_some()), "{second:?}");
+    Ok(())
+}
+
+/// Where an agent keeps the key of its data directory.
+fn state_key(data: &Path) -> anyhow::Result<PathBuf> {
+    let data = std::fs::canonicalize(data)?;
+    // FNV-1a, as the names of its pins.
+    let hash = data.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    Ok(PathBuf::from(format!("/dev/shm/capture-states-{hash:016x}")))
 }
 
 #[test]
