@@ -111,7 +111,7 @@ enum Mark {
 /// end, all that follows may be the rest of a value.
 fn without_riddles(text: &str, tokens: &mut Vec<Token>) {
     let riddle = tokens.iter().zip(tokens.iter().skip(1)).position(|(token, next)| {
-        let runs_on = next.kind == TokenKind::Word || is_string(next.kind);
+        let runs_on = next.kind == TokenKind::Word || is_quoted(next.kind);
         is_string(token.kind) && token.end == next.start && runs_on
     });
     let open = tokens.iter().position(|token| token.kind == TokenKind::Unterminated);
