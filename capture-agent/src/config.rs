@@ -13,9 +13,11 @@ use crate::seal::{Anchor, hash, hex};
 
 mod approvals;
 mod kubernetes;
+mod masking;
 
 pub use approvals::{Approvals, NoGroup, Webhook};
 pub use kubernetes::Kubernetes;
+pub use masking::Masking;
 
 /// Everything that can be configured. Each default and its reason stand in `docs/defaults.md`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -43,7 +45,9 @@ pub struct Config {
     pub kubernetes: Option<Kubernetes>,
     /// Who decides about statements that wait.
     pub approvals: Approvals,
-    /// Its sections `[[record]]` and `[[guardrail]]`, compiled.
+    /// What rules that mask need.
+    pub masking: Masking,
+    /// Its sections `[[record]]`, `[[guardrail]]` and `[[mask]]`, compiled.
     #[serde(skip)]
     pub policy: Policy,
     /// The file's SHA-256, in hexadecimal; none without a file.
@@ -54,6 +58,8 @@ pub struct Config {
     records: IgnoredAny,
     #[serde(rename = "guardrail")]
     guardrails: IgnoredAny,
+    #[serde(rename = "mask")]
+    masks: IgnoredAny,
 }
 
 /// What becomes of the kernel side while no agent runs.
@@ -251,10 +257,12 @@ impl Default for Config {
             seals: Seals::default(),
             kubernetes: None,
             approvals: Approvals::default(),
+            masking: Masking::default(),
             policy: Policy::default(),
             sha256: None,
             records: IgnoredAny,
             guardrails: IgnoredAny,
+            masks: IgnoredAny,
         }
     }
 }

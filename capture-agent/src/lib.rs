@@ -16,6 +16,7 @@ pub mod session;
 
 pub mod sql;
 
+pub mod mask;
 pub mod policy;
 
 pub mod seal;

@@ -9,6 +9,7 @@ mod capture;
 mod decisions;
 mod detach;
 mod examine;
+mod masking;
 mod open;
 mod origin;
 mod reload;
@@ -17,6 +18,7 @@ mod rules;
 mod servers;
 mod sessions;
 mod shim;
+mod vault;
 mod verdicts;
 
 use std::io::Write as _;
@@ -39,10 +41,12 @@ use self::rules::Rules;
 use self::servers::Servers;
 use self::sessions::Sessions;
 pub use self::shim::shim;
+use self::vault::Vault;
 use self::verdicts::Verdicts;
 use crate::cli::RunOptions;
 use crate::config::Config;
 use crate::enforce::Overruns;
+use crate::mask::Masker;
 use crate::probes::{Kernel, Pins, PodList, PodNames, TlsProbes, monotonic_now};
 use crate::record::journal::SEGMENT_BYTES;
 use crate::record::{Recorder, Settings};
@@ -88,6 +92,8 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         .then(|| shim::backends(&config, options.config_file.as_deref(), &kernel))
         .transpose()?;
     kernel.set_default_orders(rules.default_orders())?;
+    let masker = Masker::new(rules.policy(), masking::key(&config, rules.policy())?);
+    let vault = Vault::open(&config)?;
     let mut verdicts = Verdicts::new(Arc::clone(rules.policy()));
     verdicts.prepare(rules.policy(), &config, &kernel)?;
     let file = options.config_file;
@@ -97,7 +103,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         kernel,
         ring,
         verdicts,
-        sessions: Sessions::new(rules),
+        sessions: Sessions::new(rules, masker, vault),
         servers: Servers::new(options.servers, access, tls, pod_names(&config)?),
         recorder,
         backends,

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanBuilder, Int64Builder, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{
+    ArrayRef, BooleanBuilder, Int64Builder, RecordBatch, StringArray, StringBuilder, UInt32Builder,
+};
 use arrow::error::ArrowError;
 
 use super::labels::{Labels, append_display, constant, text_bytes, texts};
@@ -54,6 +56,7 @@ pub(super) struct Statements {
     sql_unknown: StringBuilder,
     stream_start: Vec<i64>,
     stream_end: Vec<i64>,
+    masked: UInt32Builder,
     stake: Stake,
 }
 
@@ -96,6 +99,7 @@ impl Statements {
             sql_unknown: StringBuilder::new(),
             stream_start: Vec::new(),
             stream_end: Vec::new(),
+            masked: UInt32Builder::new(),
             stake: Stake::default(),
         }
     }
@@ -138,6 +142,7 @@ impl Statements {
         let (start, end) = exchange.frontend_range;
         self.stream_start.push(number(start));
         self.stream_end.push(number(end));
+        self.masked.append_value(exchange.masked);
         self.stake.note(Loss {
             session: Some(origin.id),
             table: Table::Statements,
@@ -253,6 +258,7 @@ impl Statements {
             texts(&mut self.sql_unknown),
             numbers(&mut self.stream_start),
             numbers(&mut self.stream_end),
+            Arc::new(self.masked.finish()),
         ];
         Ok((RecordBatch::try_new(Table::Statements.schema(), columns)?, self.stake.take()))
     }

@@ -15,7 +15,7 @@ use super::rules::Rules;
 use super::servers::Servers;
 use super::sessions::{Clock, Sessions};
 use super::verdicts::{Hands, Verdicts, give_orders};
-use super::{decisions, shim};
+use super::{decisions, masking, shim};
 use crate::config::{Config, OnStop};
 use crate::enforce::{Backends, Overruns};
 use crate::probes::{Counters, Event, Form, Kernel, Ring, Stop, Way, monotonic_now, run_promptly};
@@ -69,7 +69,7 @@ impl Capture {
         let unbroken = self.kernel.adopted
             && epoch.is_some_and(|(_, epoch)| **epoch == self.kernel.epoch.to_le_bytes())
             && recovery.position.is_none_or(|position| self.ring.resume(position));
-        self.sessions.restore(&recovery.states);
+        self.sessions.restore(&recovery.states, &mut self.recorder);
         if unbroken {
             info!(
                 sessions = self.sessions.len(),
@@ -182,13 +182,14 @@ impl Capture {
     }
 
     fn take_rules(&mut self, rules: &Rules) -> anyhow::Result<()> {
+        let key = masking::key(&self.config, rules.policy())?;
         if self.backends.is_none() && (rules.require_any() || rules.guard_any()) {
             self.backends = Some(shim::backends(&self.config, self.file.as_deref(), &self.kernel)?);
         }
         self.verdicts.prepare(rules.policy(), &self.config, &self.kernel)?;
         self.verdicts.set_policy(Arc::clone(rules.policy()));
         self.kernel.set_default_orders(rules.default_orders())?;
-        self.sessions.set_rules(rules);
+        self.sessions.set_rules(rules, key);
         Ok(())
     }
 
@@ -338,6 +339,7 @@ impl Capture {
         metrics::UNHELD.set(counters.unheld);
         metrics::SERVERS.set(self.servers.len() as u64);
         metrics::SESSIONS.set(self.sessions.len() as u64);
+        metrics::MASKED_VALUES.set(self.sessions.masked());
         if let Some(path) = &self.metrics_file
             && let Err(error) = std::fs::write(path, metrics::render())
         {
@@ -381,6 +383,7 @@ impl Capture {
         if let Ok(counters) = self.kernel.counters() {
             self.publish(counters);
         }
+        self.sessions.forget_key();
         self.recorder.finish()?;
         Ok(())
     }

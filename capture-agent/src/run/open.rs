@@ -7,6 +7,7 @@ use capture_common::{ORDER_ARMED, ORDER_GUARD_CLOSED, ORDER_GUARDS, ORDER_PREPAR
 use super::decisions::recording_skipped;
 use super::rules::Rules;
 use crate::enforce::{Prepared, Unsettled};
+use crate::mask::SessionMasks;
 use crate::policy::SessionFacts;
 use crate::record::Recorder;
 use crate::session::Session;
@@ -28,6 +29,7 @@ pub(super) struct Open {
     /// The version of the prepared statements that were saved last.
     pub(super) prepared: u64,
     pub(super) guarded: Guarded,
+    pub(super) masks: SessionMasks,
 }
 
 /// What guardrails mean for a session.
@@ -63,7 +65,8 @@ impl Open {
         let (skipped_by, skip_told) = (None, None);
         let (ruled, skip, changed, saved) = (false, false, false, false);
         let guarded = Guarded::new(rules);
-        Self { key, session, ruled, skip, skipped_by, skip_told, changed, saved, prepared: 0, guarded }
+        let masks = SessionMasks::default();
+        Self { key, session, ruled, skip, skipped_by, skip_told, changed, saved, prepared: 0, guarded, masks }
     }
 
     /// Finds the rule that is about the session, once its identity is known; of one that was open before, which it

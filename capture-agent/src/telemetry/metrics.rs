@@ -85,6 +85,10 @@ pub static SERVERS: Metric = Metric::gauge("capture_followed_servers", "Servers 
 /// Sessions that are open.
 pub static SESSIONS: Metric = Metric::gauge("capture_open_sessions", "Sessions that are open");
 
+/// Values that were masked before they were recorded.
+pub static MASKED_VALUES: Metric =
+    Metric::counter("capture_masked_values_total", "Values masked before they were recorded");
+
 /// Sessions whose pod has no name in the record.
 pub static UNNAMED_PODS: Metric = Metric::counter(
     "capture_unnamed_pod_sessions_total",
@@ -149,6 +153,7 @@ pub static ALL: &[&Metric] = &[
     &FETCHED_BYTES,
     &SERVERS,
     &SESSIONS,
+    &MASKED_VALUES,
     &UNNAMED_PODS,
     &KUBERNETES_ERRORS,
     &SENT_NOTICES,

@@ -197,7 +197,7 @@ fn hand_over(lsn: Lsn, record: Record<'_>, settled: &Settled, rows: &mut impl Ro
                 RowBody::Fields(fields, binary) => Values::Fields { fields, binary: *binary },
             };
             let super::decode::Row { seq, row, started_at, columns, .. } = row;
-            rows.row(lsn, session, RowValues { seq, row, started_at, columns, values });
+            rows.row(lsn, session, RowValues { seq, row, sql: None, started_at, columns, values });
         }
         Record::Statement(session, exchange) if needed(Table::Statements, exchange.started_at) => {
             rows.statement(lsn, session, &exchange);

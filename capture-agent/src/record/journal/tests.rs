@@ -293,7 +293,8 @@ fn a_journal_of_a_later_version_is_refused_and_left_alone() {
     fs::write(segment, &bytes).unwrap();
     let error = Journal::open(folder.path().to_owned(), 1 << 20).unwrap_err().to_string();
     assert!(
-        error.contains("format 3, this version reads up to 2") && error.contains("#journal-version"),
+        error.contains(&format!("format {}, this version reads up to {VERSION}", VERSION + 1))
+            && error.contains("#journal-version"),
         "{error}"
     );
     assert_eq!(fs::read(segment).unwrap(), bytes);

@@ -25,7 +25,19 @@ impl Sessions {
     ) -> Option<(u64, Vec<Case>)> {
         let open = self.open.get_mut(&key.tgid).filter(|open| open.key == key)?;
         let start = open.session.place_of(offset);
-        let cases = guard.decide(&open.session, &mut open.guarded.unsettled, start);
+        let mut cases = guard.decide(&open.session, &mut open.guarded.unsettled, start);
+        if cases.iter().any(Case::is_told) {
+            let (masker, masks, info) = (&mut self.masker, &mut open.masks, open.session.info());
+            for case in &mut cases {
+                case.shown = case.text.as_ref().map(|text| masker.text(masks, info, text));
+                let params = case.sent_params().iter().enumerate().map(|(at, value)| {
+                    let value = value.as_ref()?;
+                    let left = masker.parameter(masks, info, case.text.as_ref(), at, value);
+                    Some(left.unwrap_or_else(|| value.clone()))
+                });
+                case.params = params.collect();
+            }
+        }
         open.order_prepared(&mut self.orders);
         Some((start, cases))
     }
