@@ -8,6 +8,7 @@ storm   every other request meets a failure, of each kind in turn
 slow    passes 256 KiB a second
 silent  takes requests and does not answer
 expired refuses credentials, as S3 does when a session token is over
+google  makes fake-gcs-server answer as Google's XML API does: it takes PUTs of signed URLs only, and sends no ETag
 """
 
 import http.client
@@ -49,8 +50,12 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(500, "InternalError", "We encountered an internal error. Please try again.")
         if failure == "503":
             return self.answer(503, "SlowDown", "Please reduce your request rate.")
+        if mood == "google" and self.command == "PUT":
+            self.path += "?X-Goog-Algorithm=GOOG4-RSA-SHA256"
         try:
             status, headers, data = self.ask(body)
+            if mood == "google" and self.command == "PUT" and status == 200:
+                headers.append(("ETag", f'"{json.loads(data)["etag"]}"'))
         except OSError:
             return self.hang_up()
         if failure == "answer lost":

@@ -1,6 +1,7 @@
 //! How the storage is spoken with: TLS by rustls with ring and the configured authorities, bytes at the configured pace, and a
 //! deadline for each request that its size gives.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::{Stream, stream};
 use http_body_util::BodyExt as _;
-use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse,
     HttpService,
 };
+use object_store::{ClientConfigKey, ClientOptions};
 use reqwest::{Body, Client, redirect};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -26,6 +27,8 @@ use super::pace::Pace;
 pub(super) struct Speaker {
     client: Client,
     pace: Pace,
+    /// Whether what it says may travel in clear.
+    clear: bool,
 }
 
 impl Speaker {
@@ -51,7 +54,7 @@ impl Speaker {
             .redirect(redirect::Policy::none())
             .build()
             .map_err(|error| other(error.into()))?;
-        Ok(Self { client, pace })
+        Ok(Self { client, pace, clear: false })
     }
 }
 
@@ -60,8 +63,11 @@ fn other(source: Box<dyn std::error::Error + Send + Sync>) -> UploadError {
 }
 
 impl HttpConnector for Speaker {
-    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(self.clone()))
+    /// For the storage, or for the host's own source of credentials, which often speaks in clear.
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let clear =
+            options.get_config_value(&ClientConfigKey::AllowHttp).is_some_and(|value| value == "true");
+        Ok(HttpClient::new(Self { clear, ..self.clone() }))
     }
 }
 
@@ -69,6 +75,10 @@ impl HttpConnector for Speaker {
 impl HttpService for Speaker {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (parts, body) = request.into_parts();
+        if !self.clear && parts.uri.scheme_str() != Some("https") {
+            let refused = io::Error::other("the endpoint is no https address; see `upload.endpoint`");
+            return Err(HttpError::new(HttpErrorKind::Unknown, refused));
+        }
         let bytes = body.content_length() as u64;
         let patience = PATIENCE
             + Duration::from_secs(bytes / SLOWEST)

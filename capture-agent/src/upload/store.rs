@@ -68,31 +68,22 @@ pub fn provider(url: &str) -> Result<(Provider, &str, &str), String> {
 pub(super) fn open(settings: &Settings) -> Result<Store, UploadError> {
     let pace = Pace::new(settings.bytes_per_second);
     let speaker = Speaker::new(&settings.ca_file, pace.clone())?;
-    let pairs = settings.credentials_file.as_deref().map(credentials::read).transpose()?.unwrap_or_default();
     // Failures are dealt with in one place, which counts and logs them.
     let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
-    // Whether the endpoint may be spoken with in clear, the configuration's check decides.
-    let options = ClientOptions::new().with_allow_http(true);
-    let unknown = |line, name: &str| match settings.credentials_file.clone() {
-        Some(path) => {
-            CredentialsError::Line { path, line, wrong: format!("{name} means nothing for {}", settings.url) }
-        }
-        None => unreachable!("pairs come from the file"),
-    };
+    // The configuration's check lets it be this host only. What the environment says does not count.
+    let clear = settings.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+    let options = ClientOptions::new().with_allow_http(clear);
     let parse_failed = |text: String| object_store::Error::Generic { store: "url", source: text.into() };
     let (provider, bucket, prefix) = provider(&settings.url).map_err(parse_failed)?;
     let storage: Arc<dyn Storage> = match provider {
         Provider::S3 => {
-            let mut builder = AmazonS3Builder::from_env();
-            for (line, name, value) in pairs {
-                builder = builder.with_config(key(&name).ok_or_else(|| unknown(line, &name))?, value);
-            }
-            builder = builder
-                .with_bucket_name(bucket)
-                .with_client_options(options)
-                .with_retry(retry)
-                .with_http_connector(speaker)
-                .with_checksum_algorithm(Checksum::SHA256);
+            let mut builder =
+                with_credentials(settings, AmazonS3Builder::from_env(), AmazonS3Builder::with_config)?
+                    .with_bucket_name(bucket)
+                    .with_client_options(options)
+                    .with_retry(retry)
+                    .with_http_connector(speaker)
+                    .with_checksum_algorithm(Checksum::SHA256);
             if let Some(endpoint) = &settings.endpoint {
                 builder = builder.with_endpoint(endpoint);
             }
@@ -102,30 +93,30 @@ pub(super) fn open(settings: &Settings) -> Result<Store, UploadError> {
             Arc::new(builder.build()?)
         }
         Provider::Google => {
-            let mut builder = GoogleCloudStorageBuilder::from_env();
-            for (line, name, value) in pairs {
-                builder = builder.with_config(key(&name).ok_or_else(|| unknown(line, &name))?, value);
-            }
-            builder = builder
-                .with_bucket_name(bucket)
-                .with_client_options(options)
-                .with_retry(retry)
-                .with_http_connector(speaker);
+            let mut builder = with_credentials(
+                settings,
+                GoogleCloudStorageBuilder::from_env(),
+                GoogleCloudStorageBuilder::with_config,
+            )?
+            .with_bucket_name(bucket)
+            .with_client_options(options)
+            .with_retry(retry)
+            .with_http_connector(speaker);
             if let Some(endpoint) = &settings.endpoint {
                 builder = builder.with_base_url(endpoint);
             }
             Arc::new(builder.build()?)
         }
         Provider::Azure => {
-            let mut builder = MicrosoftAzureBuilder::from_env();
-            for (line, name, value) in pairs {
-                builder = builder.with_config(key(&name).ok_or_else(|| unknown(line, &name))?, value);
-            }
-            builder = builder
-                .with_container_name(bucket)
-                .with_client_options(options)
-                .with_retry(retry)
-                .with_http_connector(speaker);
+            let mut builder = with_credentials(
+                settings,
+                MicrosoftAzureBuilder::from_env(),
+                MicrosoftAzureBuilder::with_config,
+            )?
+            .with_container_name(bucket)
+            .with_client_options(options)
+            .with_retry(retry)
+            .with_http_connector(speaker);
             if let Some(endpoint) = &settings.endpoint {
                 builder = builder.with_endpoint(endpoint.clone());
             }
@@ -135,8 +126,22 @@ pub(super) fn open(settings: &Settings) -> Result<Store, UploadError> {
     Ok(Store { storage, prefix: prefix.to_owned(), pace })
 }
 
-fn key<K: FromStr>(name: &str) -> Option<K> {
-    name.parse().ok()
+/// A builder with what the file of credentials says.
+fn with_credentials<B, K: FromStr>(
+    settings: &Settings,
+    mut builder: B,
+    with: impl Fn(B, K, String) -> B,
+) -> Result<B, CredentialsError> {
+    let Some(path) = &settings.credentials_file else { return Ok(builder) };
+    for (line, name, value) in credentials::read(path)? {
+        let key = name.parse().map_err(|_| CredentialsError::Line {
+            path: path.clone(),
+            line,
+            wrong: format!("{name} means nothing for {}", settings.url),
+        })?;
+        builder = with(builder, key, value);
+    }
+    Ok(builder)
 }
 
 impl Store {
