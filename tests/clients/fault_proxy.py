@@ -4,7 +4,7 @@ Usage: fault_proxy.py SERVER_PORT FOLDER. Reads FOLDER/mood for each request and
 Prints its port. Moods:
 
 good    passes all on
-storm   every other request meets a failure, of each kind in turn
+storm   every fourth request meets a failure, of each kind in turn
 slow    passes 256 KiB a second
 silent  takes requests and does not answer
 expired refuses credentials, as S3 does when a session token is over
@@ -22,7 +22,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SERVER, FOLDER = int(sys.argv[1]), pathlib.Path(sys.argv[2])
-FAILURES = itertools.cycle(["500", "", "503", "", "cut off", "", "answer lost", "", "half an answer", ""])
+KINDS = ["500", "503", "cut off", "answer lost", "half an answer"]
+FAILURES = itertools.cycle(failure for kind in KINDS for failure in [kind, "", "", ""])
 LOCK = threading.Lock()
 PIECE = 16 << 10
 

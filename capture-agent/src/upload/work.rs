@@ -179,6 +179,7 @@ impl Work {
             confirmed.add(contents).map_err(|source| put::local(confirmed.path(), source))?;
             metrics::UPLOADED_FILES.add(1);
             metrics::UPLOADED_BYTES.add(contents.bytes);
+            self.backoff.reset();
         }
         Ok(true)
     }
