@@ -8,7 +8,8 @@ storm   every fourth request meets a failure, of each kind in turn
 slow    passes 256 KiB a second
 silent  takes requests and does not answer
 expired refuses credentials, as S3 does when a session token is over
-google  makes fake-gcs-server answer as Google's XML API does: it takes PUTs of signed URLs only, and sends no ETag
+google  makes fake-gcs-server answer as Google's XML API does: it takes PUTs of signed URLs only, for its own name, and
+        sends no ETag
 """
 
 import http.client
@@ -54,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
         if mood == "google" and self.command == "PUT":
             self.path += "?X-Goog-Algorithm=GOOG4-RSA-SHA256"
         try:
-            status, headers, data = self.ask(body)
+            status, headers, data = self.ask(body, mood)
             if mood == "google" and self.command == "PUT" and status == 200:
                 headers.append(("ETag", f'"{json.loads(data)["etag"]}"'))
         except OSError:
@@ -94,11 +95,11 @@ class Handler(BaseHTTPRequestHandler):
         if mood == "slow":
             time.sleep(length / (256 << 10))
 
-    def ask(self, body):
+    def ask(self, body, mood):
         connection = http.client.HTTPConnection("127.0.0.1", SERVER, timeout=60)
-        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        connection.putrequest(self.command, self.path, skip_host=mood != "google", skip_accept_encoding=True)
         for name, value in self.headers.items():
-            if name.lower() not in ("connection", "transfer-encoding"):
+            if name.lower() not in ("connection", "transfer-encoding") and (name.lower() != "host" or mood != "google"):
                 connection.putheader(name, value)
         connection.endheaders(body or None)
         answer = connection.getresponse()

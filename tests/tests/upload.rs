@@ -164,7 +164,7 @@ fn agents_that_are_killed_in_the_middle_leave_neither_halves_nor_doubles() -> an
     let start = || {
         let config =
             storage.config_through(proxy.port()) + "drain_seconds = 60\nbytes_per_second = 6_000_000\n";
-        options(&server, data.path(), &config, "node").start()
+        with_large_files(&server, data.path(), &config).start()
     };
     let mut agent = start()?;
     work(&server, LARGE)?;
@@ -239,12 +239,12 @@ fn holds_a_record(storage: &ObjectStorage, config: &str, sql: &str) -> anyhow::R
     let server = Server::start()?;
     let data = tempfile::tempdir()?;
     let config = format!("{config}drain_seconds = 60\n");
-    let agent = options(&server, data.path(), &config, "node").start()?;
+    let agent = with_large_files(&server, data.path(), &config).start()?;
     work(&server, sql)?;
     wait_confirmed(data.path())?;
     agent.stop()?;
     // The next agent goes on.
-    let agent = options(&server, data.path(), &config, "node").start()?;
+    let agent = with_large_files(&server, data.path(), &config).start()?;
     work(&server, "select 'second agent'")?;
     server.wait_idle()?;
     agent.stop()?.verify()?;
@@ -253,7 +253,16 @@ fn holds_a_record(storage: &ObjectStorage, config: &str, sql: &str) -> anyhow::R
 }
 
 fn options(server: &Server, data: &Path, upload: &str, node: &str) -> AgentOptions {
-    let config = format!("node = '{node}'\n{QUICK_ROTATION}\n{ALL_ROWS}\n{upload}");
+    rotating(QUICK_ROTATION, server, data, upload, node)
+}
+
+/// Files are finished less often, so that a result is one large file.
+fn with_large_files(server: &Server, data: &Path, upload: &str) -> AgentOptions {
+    rotating("rotate = { seconds = 5 }", server, data, upload, "node")
+}
+
+fn rotating(rotation: &str, server: &Server, data: &Path, upload: &str, node: &str) -> AgentOptions {
+    let config = format!("node = '{node}'\n{rotation}\n{ALL_ROWS}\n{upload}");
     AgentOptions::default().server(server).data(data).config(&config)
 }
 
