@@ -40,6 +40,8 @@ class Handler(BaseHTTPRequestHandler):
             request = {"method": self.command, "path": self.path, "bytes": length, "mood": mood, "failure": failure}
             with (FOLDER / "requests").open("a") as file:
                 file.write(json.dumps(request) + "\n")
+        if self.headers["Transfer-Encoding"]:
+            return self.answer(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
         if mood == "silent":
             time.sleep(600)
         if failure == "cut off":

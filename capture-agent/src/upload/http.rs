@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::header::CONTENT_LENGTH;
 use async_trait::async_trait;
 use futures_util::{Stream, stream};
 use http_body_util::BodyExt as _;
@@ -74,7 +75,7 @@ impl HttpConnector for Speaker {
 #[async_trait]
 impl HttpService for Speaker {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         if !self.clear && parts.uri.scheme_str() != Some("https") {
             let refused = io::Error::other("the endpoint is no https address; see `upload.endpoint`");
             return Err(HttpError::new(HttpErrorKind::Unknown, refused));
@@ -83,8 +84,14 @@ impl HttpService for Speaker {
         let patience = PATIENCE
             + Duration::from_secs(bytes / SLOWEST)
             + self.pace.time(bytes).map_or(Duration::ZERO, |time| 2 * time);
-        let body =
-            if bytes == 0 { Body::from("") } else { Body::wrap_stream(paced(body, self.pace.clone())) };
+        let body = match body.as_bytes() {
+            Some(small) => Body::from(small.clone()),
+            None => {
+                // S3 takes no body whose length is not said before it.
+                parts.headers.entry(CONTENT_LENGTH).or_insert_with(|| bytes.into());
+                Body::wrap_stream(paced(body, self.pace.clone()))
+            }
+        };
         let url = parts.uri.to_string();
         let request = self.client.request(parts.method, url).headers(parts.headers).body(body);
         match tokio::time::timeout(patience, request.send()).await {
