@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use tests::agent::QUICK_ROTATION;
 use tests::object_storage::{Kind, files};
 use tests::wire::Wire;
-use tests::{AgentOptions, FaultProxy, ObjectStorage, Server, deps, wait};
+use tests::{Agent, AgentOptions, FaultProxy, ObjectStorage, Server, deps, wait};
 
 /// Two nodes, one table: engines read it from the storage, and a copy of it verifies.
 #[test]
@@ -70,21 +70,21 @@ fn a_server_that_is_killed_and_comes_back_gets_all_that_waited() -> anyhow::Resu
     let data = tempfile::tempdir()?;
     let metrics = data.path().join("metrics.prom");
     let config = storage.config() + "backlog_bytes = 10_000\ndrain_seconds = 60\n";
-    let mut agent = options(&server, data.path(), &config, "node").metrics_file(&metrics).start()?;
+    let agent = options(&server, data.path(), &config, "node").metrics_file(&metrics).start()?;
     work(&server, "select 'before'")?;
     wait_confirmed(data.path())?;
     storage.kill()?;
     work(&server, "select md5(n::text) from generate_series(1, 2000) n")?;
-    agent.wait_for("the storage does not take files")?;
-    agent.wait_for("docs/errors.md#upload-failing")?;
-    agent.wait_for("more waits to be uploaded than `upload.backlog_bytes`")?;
+    says(&agent, "the storage does not take files")?;
+    says(&agent, "docs/errors.md#upload-failing")?;
+    says(&agent, "more waits to be uploaded than `upload.backlog_bytes`")?;
     wait::until("the backlog in the metrics", PATIENCE, || {
         let backlog = metric(&metrics, "capture_upload_backlog_bytes")?;
         let errors = metric(&metrics, "capture_upload_errors_total")?;
         Ok((backlog > Some(10_000) && errors > Some(0)).then_some(()))
     })?;
     storage.start_again()?;
-    agent.wait_for("the storage takes files again")?;
+    says(&agent, "the storage takes files again")?;
     work(&server, "select 'after'")?;
     server.wait_idle()?;
     agent.stop()?.verify()?;
@@ -125,14 +125,14 @@ fn credentials_that_expire_are_asked_for_and_read_again() -> anyhow::Result<()> 
     let server = Server::start()?;
     let data = tempfile::tempdir()?;
     let config = storage.config_through(proxy.port()) + "drain_seconds = 60\n";
-    let mut agent = options(&server, data.path(), &config, "node").start()?;
+    let agent = options(&server, data.path(), &config, "node").start()?;
     work(&server, "select 'valid'")?;
     wait_confirmed(data.path())?;
     let old = storage.secret().to_owned();
     proxy.set_mood("expired")?;
     work(&server, "select 'expired'")?;
-    agent.wait_for("the storage refuses the credentials")?;
-    agent.wait_for("docs/errors.md#upload-credentials")?;
+    says(&agent, "the storage refuses the credentials")?;
+    says(&agent, "docs/errors.md#upload-credentials")?;
     storage.expire_credentials()?;
     proxy.set_mood("good")?;
     let before = proxy.requests()?.len();
@@ -140,7 +140,7 @@ fn credentials_that_expire_are_asked_for_and_read_again() -> anyhow::Result<()> 
         Ok((proxy.requests()?.len() > before).then_some(()))
     })?;
     storage.renew_credentials()?;
-    agent.wait_for("the storage takes files again")?;
+    says(&agent, "the storage takes files again")?;
     work(&server, "select 'renewed'")?;
     server.wait_idle()?;
     let finished = agent.stop()?;
@@ -293,6 +293,12 @@ fn arrived(storage: &ObjectStorage, locals: &[&Path]) -> anyhow::Result<usize> {
         ensure!(confirmed == own, "{confirmed} of {own} files are confirmed");
     }
     Ok(found.len())
+}
+
+/// Waits until the agent says this. It may have to wait itself: pauses grow to a minute.
+fn says(agent: &Agent, words: &str) -> anyhow::Result<()> {
+    wait::until(words, 2 * PATIENCE, || Ok(agent.stderr().contains(words).then_some(())))
+        .with_context(|| agent.stderr())
 }
 
 fn confirmed(data: &Path) -> usize {

@@ -122,15 +122,14 @@ impl Work {
                 break;
             }
             self.chain.done(&line);
-            self.measure(Some(&line));
             lines += 1;
             if lines % LINES == 0 {
                 self.push(&store).await?;
-                self.look_at_chain()?;
             }
+            // For the metrics: there may be much to do.
+            self.look_at_chain()?;
         }
         self.push(&store).await?;
-        self.measure(None);
         // After a failure it is opened again: the credentials may have been renewed.
         self.store = Some(store);
         Ok(())
@@ -146,7 +145,7 @@ impl Work {
         if self.chain.poll(last).map_err(|source| put::local(self.chain.path(), source))? {
             self.claimed = false;
         }
-        self.measure(None);
+        self.measure();
         Ok(())
     }
 
@@ -221,16 +220,12 @@ impl Work {
     }
 
     /// Publishes how much waits, and says so if that is too much.
-    fn measure(&mut self, done: Option<&Line>) {
+    fn measure(&mut self) {
         let backlog = self.chain.backlog();
         metrics::UPLOAD_BACKLOG_FILES.set(backlog.files);
         metrics::UPLOAD_BACKLOG_BYTES.set(backlog.bytes);
-        let age = match done {
-            _ if backlog.files == 0 => 0,
-            Some(line) => age(&line.at),
-            None => self.chain.line().ok().flatten().map_or(0, |line| age(&line.at)),
-        };
-        metrics::UPLOAD_BACKLOG_SECONDS.set(age);
+        let oldest = if backlog.files == 0 { None } else { self.chain.line().ok().flatten() };
+        metrics::UPLOAD_BACKLOG_SECONDS.set(oldest.map_or(0, |line| age(&line.at)));
         let over = self.settings.backlog_bytes.is_some_and(|limit| backlog.bytes > limit);
         if over && !self.over {
             tracing::error!(
