@@ -14,10 +14,12 @@ use crate::seal::{Anchor, hash, hex};
 mod approvals;
 mod kubernetes;
 mod masking;
+mod upload;
 
 pub use approvals::{Approvals, NoGroup, Webhook};
 pub use kubernetes::Kubernetes;
 pub use masking::Masking;
+pub use upload::Upload;
 
 /// Everything that can be configured. Each default and its reason stand in `docs/defaults.md`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -43,6 +45,8 @@ pub struct Config {
     pub seals: Seals,
     /// Where the names of Kubernetes pods are asked for; none: nowhere.
     pub kubernetes: Option<Kubernetes>,
+    /// Where published files are uploaded to; none: nowhere.
+    pub upload: Option<Upload>,
     /// Who decides about statements that wait.
     pub approvals: Approvals,
     /// What rules that mask need.
@@ -223,6 +227,7 @@ impl Config {
             return Err("`rotate` must be at least 1 second and 1 byte".into());
         }
         self.approvals.check()?;
+        self.upload.as_ref().map_or(Ok(()), Upload::check)?;
         self.kubernetes.as_ref().map_or(Ok(()), Kubernetes::check)
     }
 
@@ -256,6 +261,7 @@ impl Default for Config {
             journal: Journal::default(),
             seals: Seals::default(),
             kubernetes: None,
+            upload: None,
             approvals: Approvals::default(),
             masking: Masking::default(),
             policy: Policy::default(),
@@ -301,6 +307,14 @@ impl Default for Journal {
     fn default() -> Self {
         Self { sync_ms: 1_000 }
     }
+}
+
+/// Whether what is sent to this address does not travel in clear, or not beyond this host.
+fn is_safe_url(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("http://") else { return url.starts_with("https://") };
+    ["127.0.0.1", "[::1]", "localhost"].iter().any(|host| {
+        rest.strip_prefix(host).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
+    }) && !rest.contains('@')
 }
 
 fn host_name() -> String {

@@ -23,6 +23,8 @@ pub mod seal;
 
 pub mod record;
 
+pub mod upload;
+
 pub mod shim;
 
 pub mod approvals;

@@ -50,6 +50,7 @@ use crate::mask::Masker;
 use crate::probes::{Kernel, Pins, PodList, PodNames, TlsProbes, monotonic_now};
 use crate::record::journal::SEGMENT_BYTES;
 use crate::record::{Recorder, Settings};
+use crate::upload::Upload;
 
 /// Records until SIGTERM or SIGINT; then drains, writes what it has, and returns success.
 ///
@@ -79,6 +80,8 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         seal_key: config.seals.key.clone(),
         anchor: config.anchor(),
     })?;
+    let upload = config.upload.as_ref().map(|upload| upload.settings(&config.data_dir, &config.node));
+    let upload = upload.map(Upload::start).transpose()?;
     decisions::policy_loaded(&config, options.config_file.as_deref(), &mut recorder);
     let access = rights::access(&config)?;
     let pins = Pins::of(&config.kernel.pin_dir, &config.data_dir);
@@ -152,7 +155,10 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     stop.store(true, Ordering::Release);
     // The thread may have ended by itself.
     let _ = wake.send(&[1]);
-    thread.join().map_err(|_| anyhow!("the capture thread panicked; this is a bug"))??;
+    let recorded = thread.join().map_err(|_| anyhow!("the capture thread panicked; this is a bug"));
+    // Whatever was published is worth storing.
+    upload.map(Upload::finish);
+    recorded??;
     Ok(ExitCode::SUCCESS)
 }
 

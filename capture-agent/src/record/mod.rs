@@ -41,6 +41,7 @@ mod tests;
 mod writer;
 
 pub use decision::{Decision, DecisionKind, Outcome};
+pub use file::node_in_names;
 pub use journal::StateKey;
 pub use table::Table;
 

@@ -10,16 +10,19 @@ mod chain;
 mod entry;
 mod hex;
 mod key;
+mod pieces;
 #[cfg(test)]
 mod tests;
 mod verify;
 
 pub use anchor::Anchor;
 pub use chain::Chain;
-pub use entry::{Contents, What};
+pub use entry::{Contents, What, read as read_line};
 pub use hex::hex;
 pub use key::{KeyError, PublicKey, SigningKey};
 pub use verify::{Checked, Finding, Report, Request, VerifyError, Wrong, verify};
+
+pub use pieces::name as piece_name;
 
 use ring::digest::{Context, SHA256, digest};
 
@@ -68,7 +71,7 @@ fn to_hash(bytes: &[u8]) -> Hash {
 pub const FOLDER: &str = "seals";
 
 /// How the names of chains end.
-const CHAIN: &str = "jsonl";
+pub(crate) const CHAIN: &str = "jsonl";
 
 /// How the names of their public keys end.
-const PUBLIC_KEY: &str = "pub";
+pub(crate) const PUBLIC_KEY: &str = "pub";

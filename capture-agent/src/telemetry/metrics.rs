@@ -127,6 +127,37 @@ pub static RECORDED_FILES: Metric =
 pub static STORAGE_ERRORS: Metric =
     Metric::counter("capture_storage_errors_total", "Attempts to write the record that failed");
 
+/// Files that the object storage has.
+pub static UPLOADED_FILES: Metric = Metric::counter(
+    "capture_uploaded_files_total",
+    "Files that were uploaded, and found in the storage as they were sealed",
+);
+/// Their bytes.
+pub static UPLOADED_BYTES: Metric =
+    Metric::counter("capture_uploaded_bytes_total", "Bytes of the files that were uploaded");
+/// Files that wait to be uploaded.
+pub static UPLOAD_BACKLOG_FILES: Metric =
+    Metric::gauge("capture_upload_backlog_files", "Published files that wait to be uploaded");
+/// Their bytes.
+pub static UPLOAD_BACKLOG_BYTES: Metric =
+    Metric::gauge("capture_upload_backlog_bytes", "Bytes of the files that wait to be uploaded");
+/// How long the oldest of them has waited.
+pub static UPLOAD_BACKLOG_SECONDS: Metric =
+    Metric::gauge("capture_upload_backlog_seconds", "Age of the oldest file that waits to be uploaded");
+/// The limit of the backlog.
+pub static UPLOAD_LIMIT: Metric = Metric::gauge(
+    "capture_upload_limit_bytes",
+    "Bytes that may wait before that is an error (upload.backlog_bytes); 0 for any number",
+);
+/// Attempts to upload that failed.
+pub static UPLOAD_ERRORS: Metric =
+    Metric::counter("capture_upload_errors_total", "Attempts to upload that failed and are repeated");
+/// Files that cannot be uploaded.
+pub static UPLOAD_SKIPPED: Metric = Metric::counter(
+    "capture_upload_skipped_files_total",
+    "Sealed files that are not uploaded, because they are gone or not what was sealed",
+);
+
 /// Bytes that were written to the journal.
 pub static JOURNAL_BYTES: Metric =
     Metric::counter("capture_journal_written_bytes_total", "Bytes written to the journal");
@@ -163,6 +194,14 @@ pub static ALL: &[&Metric] = &[
     &LOST_ROWS,
     &RECORDED_FILES,
     &STORAGE_ERRORS,
+    &UPLOADED_FILES,
+    &UPLOADED_BYTES,
+    &UPLOAD_BACKLOG_FILES,
+    &UPLOAD_BACKLOG_BYTES,
+    &UPLOAD_BACKLOG_SECONDS,
+    &UPLOAD_LIMIT,
+    &UPLOAD_ERRORS,
+    &UPLOAD_SKIPPED,
     &JOURNAL_BYTES,
     &JOURNAL_SEGMENTS,
     &RECOVERED_ROWS,

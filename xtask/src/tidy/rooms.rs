@@ -120,6 +120,7 @@ const ORDER: [&str; 16] = [
     "mask",
     "seal",
     "record",
+    "upload",
     "shim",
     "approvals",
     "enforce",
