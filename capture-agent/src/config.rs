@@ -12,10 +12,14 @@ use crate::policy::{Policy, PolicyErrors, RowLimits};
 use crate::seal::{Anchor, hash, hex};
 
 mod approvals;
+mod events;
 mod kubernetes;
+mod metrics;
 
 pub use approvals::{Approvals, NoGroup, Webhook};
+pub use events::Events;
 pub use kubernetes::Kubernetes;
+pub use metrics::Metrics;
 
 /// Everything that can be configured. Each default and its reason stand in `docs/defaults.md`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -43,6 +47,10 @@ pub struct Config {
     pub kubernetes: Option<Kubernetes>,
     /// Who decides about statements that wait.
     pub approvals: Approvals,
+    /// Where metrics and health are served.
+    pub metrics: Metrics,
+    /// Who elsewhere is told of statements and verdicts.
+    pub events: Vec<Events>,
     /// Its sections `[[record]]` and `[[guardrail]]`, compiled.
     #[serde(skip)]
     pub policy: Policy,
@@ -217,6 +225,8 @@ impl Config {
             return Err("`rotate` must be at least 1 second and 1 byte".into());
         }
         self.approvals.check()?;
+        self.metrics.check()?;
+        events::check(&self.events)?;
         self.kubernetes.as_ref().map_or(Ok(()), Kubernetes::check)
     }
 
@@ -251,6 +261,8 @@ impl Default for Config {
             seals: Seals::default(),
             kubernetes: None,
             approvals: Approvals::default(),
+            metrics: Metrics::default(),
+            events: Vec::new(),
             policy: Policy::default(),
             sha256: None,
             records: IgnoredAny,

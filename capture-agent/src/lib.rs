@@ -22,6 +22,8 @@ pub mod seal;
 
 pub mod record;
 
+pub mod events;
+
 pub mod shim;
 
 pub mod approvals;

@@ -8,6 +8,7 @@ mod approving;
 mod capture;
 mod decisions;
 mod detach;
+mod events;
 mod examine;
 mod open;
 mod origin;
@@ -46,6 +47,7 @@ use crate::enforce::Overruns;
 use crate::probes::{Kernel, Pins, PodList, PodNames, TlsProbes, monotonic_now};
 use crate::record::journal::SEGMENT_BYTES;
 use crate::record::{Recorder, Settings};
+use crate::telemetry::{health, http};
 
 /// Records until SIGTERM or SIGINT; then drains, writes what it has, and returns success.
 ///
@@ -65,7 +67,10 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     let mut hangup = signal(SignalKind::hangup())?;
 
     let config = options.config;
-    let (mut recorder, recovery) = Recorder::new(Settings {
+    if let Some(address) = config.metrics.address() {
+        drop(tokio::spawn(http::serve(address)));
+    }
+    let settings = Settings {
         data_dir: config.data_dir.clone(),
         node: config.node.clone(),
         rotate_age: config.rotate_age(),
@@ -74,7 +79,8 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         segment_bytes: SEGMENT_BYTES,
         seal_key: config.seals.key.clone(),
         anchor: config.anchor(),
-    })?;
+    };
+    let (mut recorder, recovery) = Recorder::with_tap(settings, events::tap(&config)?)?;
     decisions::policy_loaded(&config, options.config_file.as_deref(), &mut recorder);
     let access = rights::access(&config)?;
     let pins = Pins::of(&config.kernel.pin_dir, &config.data_dir);
@@ -112,6 +118,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     capture.resume(&recovery);
     capture.scan();
     announce(capture.servers.len());
+    health::DETACHED.set(false);
 
     let stop = Arc::new(AtomicBool::new(false));
     let (wake, woken) = UnixDatagram::pair()?;

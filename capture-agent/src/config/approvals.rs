@@ -76,7 +76,7 @@ impl Approvals {
     }
 }
 
-fn is_safe(url: &str) -> bool {
+pub(super) fn is_safe(url: &str) -> bool {
     let Some(rest) = url.strip_prefix("http://") else { return url.starts_with("https://") };
     ["127.0.0.1", "[::1]", "localhost"].iter().any(|host| {
         rest.strip_prefix(host).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
@@ -84,7 +84,7 @@ fn is_safe(url: &str) -> bool {
 }
 
 /// Where Debian keeps them.
-fn authorities() -> PathBuf {
+pub(super) fn authorities() -> PathBuf {
     PathBuf::from("/etc/ssl/certs/ca-certificates.crt")
 }
 

@@ -45,7 +45,7 @@ fn is_well_named(name: &str) -> bool {
 const CRATES: [&str; 3] = ["capture_agent", "capture_common", "capture_ebpf"];
 
 /// Base units and the things that are counted.
-const UNITS: [&str; 13] = [
+const UNITS: [&str; 15] = [
     "bytes",
     "seconds",
     "events",
@@ -59,6 +59,9 @@ const UNITS: [&str; 13] = [
     "servers",
     "notices",
     "ratio",
+    "requests",
+    // Says what its labels say: Prometheus' own word.
+    "info",
 ];
 
 #[cfg(test)]
