@@ -12,13 +12,17 @@ use crate::policy::{Policy, PolicyErrors, RowLimits};
 use crate::seal::{Anchor, hash, hex};
 
 mod approvals;
+mod events;
 mod kubernetes;
 mod masking;
+mod metrics;
 mod upload;
 
 pub use approvals::{Approvals, NoGroup, Webhook};
+pub use events::Events;
 pub use kubernetes::Kubernetes;
 pub use masking::Masking;
+pub use metrics::Metrics;
 pub use upload::Upload;
 
 /// Everything that can be configured. Each default and its reason stand in `docs/defaults.md`.
@@ -49,6 +53,10 @@ pub struct Config {
     pub upload: Option<Upload>,
     /// Who decides about statements that wait.
     pub approvals: Approvals,
+    /// Where metrics and health are served.
+    pub metrics: Metrics,
+    /// Who elsewhere is told of statements and verdicts.
+    pub events: Vec<Events>,
     /// What rules that mask need.
     pub masking: Masking,
     /// Its sections `[[record]]`, `[[guardrail]]` and `[[mask]]`, compiled.
@@ -228,6 +236,8 @@ impl Config {
         }
         self.approvals.check()?;
         self.upload.as_ref().map_or(Ok(()), Upload::check)?;
+        self.metrics.check()?;
+        events::check(&self.events)?;
         self.kubernetes.as_ref().map_or(Ok(()), Kubernetes::check)
     }
 
@@ -264,6 +274,8 @@ impl Default for Config {
             upload: None,
             approvals: Approvals::default(),
             masking: Masking::default(),
+            metrics: Metrics::default(),
+            events: Vec::new(),
             policy: Policy::default(),
             sha256: None,
             records: IgnoredAny,

@@ -23,6 +23,7 @@ pub mod seal;
 
 pub mod record;
 
+pub mod events;
 pub mod upload;
 
 pub mod shim;

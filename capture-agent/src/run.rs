@@ -8,6 +8,7 @@ mod approving;
 mod capture;
 mod decisions;
 mod detach;
+mod events;
 mod examine;
 mod masking;
 mod open;
@@ -50,6 +51,7 @@ use crate::mask::Masker;
 use crate::probes::{Kernel, Pins, PodList, PodNames, TlsProbes, monotonic_now};
 use crate::record::journal::SEGMENT_BYTES;
 use crate::record::{Recorder, Settings};
+use crate::telemetry::{health, http};
 use crate::upload::Upload;
 
 /// Records until SIGTERM or SIGINT; then drains, writes what it has, and returns success.
@@ -70,7 +72,10 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     let mut hangup = signal(SignalKind::hangup())?;
 
     let config = options.config;
-    let (mut recorder, recovery) = Recorder::new(Settings {
+    if let Some(address) = config.metrics.address() {
+        drop(tokio::spawn(http::serve(address)));
+    }
+    let settings = Settings {
         data_dir: config.data_dir.clone(),
         node: config.node.clone(),
         rotate_age: config.rotate_age(),
@@ -79,7 +84,8 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         segment_bytes: SEGMENT_BYTES,
         seal_key: config.seals.key.clone(),
         anchor: config.anchor(),
-    })?;
+    };
+    let (mut recorder, recovery) = Recorder::with_tap(settings, events::tap(&config)?)?;
     let upload = config.upload.as_ref().map(|upload| upload.settings(&config.data_dir, &config.node));
     let upload = upload.map(Upload::start).transpose()?;
     decisions::policy_loaded(&config, options.config_file.as_deref(), &mut recorder);
@@ -121,6 +127,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     capture.resume(&recovery);
     capture.scan();
     announce(capture.servers.len());
+    health::DETACHED.set(false);
 
     let stop = Arc::new(AtomicBool::new(false));
     let (wake, woken) = UnixDatagram::pair()?;

@@ -78,7 +78,7 @@ impl Approvals {
 }
 
 /// Where Debian keeps them.
-fn authorities() -> PathBuf {
+pub(super) fn authorities() -> PathBuf {
     PathBuf::from("/etc/ssl/certs/ca-certificates.crt")
 }
 

@@ -12,6 +12,7 @@ mod explain;
 mod facts;
 mod fields;
 mod file;
+mod filter;
 mod mask;
 mod rule;
 mod rules;
@@ -23,6 +24,7 @@ pub use error::{PolicyError, PolicyErrors};
 pub use explain::{ConditionReport, Effect, Explanation, GuardrailReport, RuleReport};
 pub use facts::{SessionFacts, StatementFacts};
 pub use fields::{FIELDS, FieldInfo};
+pub use filter::Filter;
 pub use mask::{ColumnPattern, MaskRule, Strategy, ValuePattern};
 pub use rule::{Action, Approval, Guardrail, OnFailure, OnUnknown, RecordRule, RowLimits};
 

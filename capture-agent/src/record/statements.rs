@@ -16,6 +16,7 @@ use super::table::Table;
 use crate::session::value::write_text;
 use crate::session::{Direction, Exchange, Judged, Protocol, SessionInfo, Status, Verdict};
 use crate::sql::Analysis;
+use crate::telemetry::metrics::{self, Metric};
 
 /// Builds the table `statements`.
 #[derive(Debug)]
@@ -286,6 +287,17 @@ fn protocol(protocol: Protocol) -> &'static str {
         Protocol::Function => "function",
         Protocol::Copy => "copy",
         Protocol::Replication => "replication",
+    }
+}
+
+/// The metric that counts a statement.
+pub(super) fn metric(exchange: &Exchange) -> &'static Metric {
+    match status(exchange) {
+        "completed" => &metrics::COMPLETED,
+        "failed" => &metrics::FAILED,
+        "blocked" => &metrics::BLOCKED,
+        "canceled" => &metrics::CANCELED,
+        _ => &metrics::OTHER_STATEMENTS,
     }
 }
 

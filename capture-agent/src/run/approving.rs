@@ -58,6 +58,11 @@ impl Approving {
         })
     }
 
+    /// How many backends wait for an approver.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether the process waits for an approver.
     pub(super) fn holds(&self, tgid: u32) -> bool {
         self.waiting.contains_key(&tgid)

@@ -21,7 +21,7 @@ use crate::enforce::{Backends, Overruns};
 use crate::probes::{Counters, Event, Form, Kernel, Ring, Stop, Way, monotonic_now, run_promptly};
 use crate::record::{Recorder, Recovery};
 use crate::session::Origin;
-use crate::telemetry::metrics;
+use crate::telemetry::{health, metrics};
 
 /// Everything that the capture thread owns.
 pub(super) struct Capture {
@@ -94,6 +94,7 @@ impl Capture {
         if let Err(error) = run_promptly(PRIORITY) {
             debug!(%error, "the capture thread runs at normal priority");
         }
+        let _alive = health::CAPTURE.begin();
         let now = monotonic_now();
         let mut rounds = Rounds {
             clock: Clock::now(),
@@ -270,6 +271,7 @@ impl Capture {
         if rested || self.ring.must_acknowledge() {
             self.commit();
             rounds.commit = (now, monotonic_now().saturating_sub(now));
+            metrics::COMMIT_TIME.set(rounds.commit.1 / 1_000);
         }
     }
 
@@ -277,6 +279,7 @@ impl Capture {
         self.sessions.save(&mut self.recorder);
         self.recorder.commit(self.ring.position());
         self.ring.acknowledge();
+        health::COMMIT.now();
     }
 
     fn now_and_then(&mut self, rounds: &mut Rounds) {
@@ -286,6 +289,7 @@ impl Capture {
         }
         rounds.tick = now;
         self.kernel.beat();
+        health::CAPTURE.beat();
         self.kernel.flush_log();
         rounds.clock = Clock::now();
         let unix = rounds.clock.unix(now);
@@ -340,6 +344,9 @@ impl Capture {
         metrics::SERVERS.set(self.servers.len() as u64);
         metrics::SESSIONS.set(self.sessions.len() as u64);
         metrics::MASKED_VALUES.set(self.sessions.masked());
+        metrics::RING_SIZE.set(self.ring.size());
+        metrics::RING_USED.set(self.ring.end().saturating_sub(self.ring.position()));
+        metrics::WAITING.set(self.verdicts.waiting() as u64);
         if let Some(path) = &self.metrics_file
             && let Err(error) = std::fs::write(path, metrics::render())
         {
@@ -349,6 +356,7 @@ impl Capture {
 
     /// Drains what the hooks left, and writes everything. Then they are gone, or wait for the next agent.
     fn finish(mut self) -> anyhow::Result<()> {
+        health::DETACHED.set(true);
         let clock = Clock::now();
         if self.on_stop == OnStop::Stay && self.kernel.is_pinned() {
             self.drain(clock);

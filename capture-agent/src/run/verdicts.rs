@@ -60,6 +60,11 @@ impl Verdicts {
         Ok(())
     }
 
+    /// How many backends wait for an approver.
+    pub(super) fn waiting(&self) -> usize {
+        self.approving.as_ref().map_or(0, Approving::waiting)
+    }
+
     /// A session is over.
     pub(super) fn ended(&mut self, session: SessionId) {
         if let Some(approving) = &mut self.approving {

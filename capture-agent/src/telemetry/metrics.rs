@@ -1,27 +1,56 @@
 //! Every metric: its name, kind and meaning, and where its value stands while the agent runs.
 //!
-//! Rendered in the Prometheus text format (`run --metrics-file`, for node_exporter's textfile collector).
+//! Rendered in the Prometheus text format, for whoever asks over HTTP ([`super::http`]) and for node_exporter's textfile
+//! collector (`run --metrics-file`). `docs/monitoring.md` documents them; a test compares the two.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+mod outcomes;
+mod process;
+mod siem;
+
+pub use outcomes::*;
+pub use process::*;
+pub use siem::*;
+
 /// A number that the agent publishes.
 #[derive(Debug)]
 pub struct Metric {
-    /// `capture_<name>_<unit>[_total]`.
+    /// `capture_<name>_<unit>[_total]`; what Prometheus' clients in all languages tell of their process, as they name it.
     pub name: &'static str,
-    kind: &'static str,
-    help: &'static str,
+    /// What tells it from others of the same name: `label="value"`.
+    pub labels: &'static str,
+    /// `counter` or `gauge`.
+    pub kind: &'static str,
+    /// What it says.
+    pub help: &'static str,
+    /// How many of what [`Metric::value`] counts make one of its unit.
+    scale: u64,
     value: AtomicU64,
 }
 
 impl Metric {
     const fn counter(name: &'static str, help: &'static str) -> Self {
-        Self { name, kind: "counter", help, value: AtomicU64::new(0) }
+        Self::new(name, "counter", help)
     }
 
     const fn gauge(name: &'static str, help: &'static str) -> Self {
-        Self { name, kind: "gauge", help, value: AtomicU64::new(0) }
+        Self::new(name, "gauge", help)
+    }
+
+    const fn new(name: &'static str, kind: &'static str, help: &'static str) -> Self {
+        Self { name, labels: "", kind, help, scale: 1, value: AtomicU64::new(0) }
+    }
+
+    /// One of several with this name, which follow each other in [`ALL`].
+    const fn of(self, labels: &'static str) -> Self {
+        Self { labels, ..self }
+    }
+
+    /// The value is in microseconds, and told in seconds.
+    const fn in_micros(self) -> Self {
+        Self { scale: 1_000_000, ..self }
     }
 
     /// Adds to the value.
@@ -171,6 +200,46 @@ pub static RECOVERED_ROWS: Metric =
 pub static JOURNAL_ERRORS: Metric =
     Metric::counter("capture_journal_errors_total", "Attempts to write the journal that failed");
 
+/// Size of the ring between kernel and agent.
+pub static RING_SIZE: Metric =
+    Metric::gauge("capture_ring_size_bytes", "Size of the ring between kernel and agent");
+/// What of the ring is not read yet.
+pub static RING_USED: Metric =
+    Metric::gauge("capture_ring_used_bytes", "Bytes of the ring that the agent has not read yet");
+/// How long ago the last commit was.
+pub static COMMIT_AGE: Metric =
+    Metric::gauge("capture_commit_age_seconds", "Time since what was captured became permanent last")
+        .in_micros();
+/// How long the last commit took.
+pub static COMMIT_TIME: Metric =
+    Metric::gauge("capture_commit_duration_seconds", "Time that the last commit took").in_micros();
+/// Bytes of the journal that are needed.
+pub static JOURNAL_WAITING: Metric = Metric::gauge(
+    "capture_journal_waiting_bytes",
+    "Bytes of the journal whose rows are in no complete file yet",
+);
+/// Whether the journal is written.
+pub static JOURNAL_OFF: Metric = Metric::gauge(
+    "capture_journal_off_ratio",
+    "1 while the journal cannot be written and recording goes on without it, else 0",
+);
+/// Whether the record is written.
+pub static STORAGE_FAILING: Metric = Metric::gauge(
+    "capture_storage_failing_ratio",
+    "1 while the record cannot be written and rows wait in memory, else 0",
+);
+
+/// Rows that statements returned and that were recorded.
+pub static RESULT_ROWS: Metric =
+    Metric::counter("capture_result_rows_total", "Rows of results handed to the recorder");
+/// Declared gaps.
+pub static GAPS: Metric =
+    Metric::counter("capture_gap_events_total", "Gaps declared in the streams of sessions");
+
+/// Statements that wait for an approver.
+pub static WAITING: Metric =
+    Metric::gauge("capture_waiting_statements", "Statements that wait for somebody to approve them");
+
 /// All of them.
 pub static ALL: &[&Metric] = &[
     &EVENTS,
@@ -206,15 +275,74 @@ pub static ALL: &[&Metric] = &[
     &JOURNAL_SEGMENTS,
     &RECOVERED_ROWS,
     &JOURNAL_ERRORS,
+    &RING_SIZE,
+    &RING_USED,
+    &COMMIT_AGE,
+    &COMMIT_TIME,
+    &JOURNAL_WAITING,
+    &JOURNAL_OFF,
+    &STORAGE_FAILING,
+    &COMPLETED,
+    &FAILED,
+    &BLOCKED,
+    &CANCELED,
+    &OTHER_STATEMENTS,
+    &RESULT_ROWS,
+    &GAPS,
+    &OBSERVED,
+    &ALERTED,
+    &VERDICT_BLOCKED,
+    &TERMINATED,
+    &APPROVED,
+    &DENIED,
+    &FAILED_OPEN,
+    &FAILED_CLOSED,
+    &WAITING,
+    &SIEM_SENT,
+    &SIEM_DROPPED,
+    &SIEM_MISSED,
+    &SIEM_ERRORS,
+    &SIEM_WAITING,
+    &SIEM_SPOOL,
+    &HTTP_REQUESTS,
+    &HTTP_ERRORS,
+    &CPU,
+    &RESIDENT,
+    &VIRTUAL,
+    &OPEN_FDS,
+    &MAX_FDS,
+    &THREADS,
+    &START,
 ];
 
-/// All values in the Prometheus text format.
+/// Which build this is: the only one with a value of its own per build.
+pub const BUILD: &str = "capture_build_info";
+
+/// All values in the Prometheus text format, those of the process as they are now.
 pub fn render() -> String {
-    let mut text = String::new();
+    super::process::refresh();
+    let mut text = format!(
+        "# HELP {BUILD} Which build of the agent this is\n# TYPE {BUILD} gauge\n{BUILD}{{version=\"{}\"}} 1\n",
+        super::version().replace(['\\', '"', '\n'], "_")
+    );
+    let mut before = "";
     for metric in ALL {
-        let (name, kind, help, value) = (metric.name, metric.kind, metric.help, metric.value());
+        let (name, labels, kind, help, scale) =
+            (metric.name, metric.labels, metric.kind, metric.help, metric.scale);
         // Writing to a String does not fail.
-        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+        if name != before {
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        }
+        before = name;
+        let _ = match labels {
+            "" => write!(text, "{name} "),
+            labels => write!(text, "{name}{{{labels}}} "),
+        };
+        let value = metric.value();
+        let _ = match scale {
+            1 => writeln!(text, "{value}"),
+            scale => writeln!(text, "{}.{:06}", value / scale, value % scale),
+        };
     }
     text
 }
@@ -225,11 +353,31 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_prefixed() {
-        let mut names: Vec<_> = ALL.iter().map(|metric| metric.name).collect();
+        let mut names: Vec<_> = ALL.iter().map(|metric| (metric.name, metric.labels)).collect();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), ALL.len());
-        assert!(names.iter().all(|name| name.starts_with("capture_")));
-        assert!(render().lines().count() == 3 * ALL.len());
+        assert!(names.iter().all(|(name, _)| name.starts_with("capture_") || name.starts_with("process_")));
+    }
+
+    #[test]
+    fn each_name_is_explained_once_and_has_a_value_for_each_of_its_labels() {
+        let text = render();
+        let lines = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();
+        for metric in ALL {
+            assert_eq!(lines(&format!("# TYPE {} ", metric.name)), 1, "{}", metric.name);
+        }
+        assert_eq!(text.lines().filter(|line| !line.starts_with('#')).count(), ALL.len() + 1);
+        assert!(text.contains("capture_recorded_statements_total{status=\"completed\"} "), "{text}");
+        assert!(text.contains("capture_build_info{version=\""), "{text}");
+    }
+
+    #[test]
+    fn times_are_told_in_seconds() {
+        let line = |text: &str| {
+            text.lines().find(|line| line.starts_with("capture_commit_duration")).map(str::to_owned)
+        };
+        COMMIT_TIME.set(1_002_003);
+        assert_eq!(line(&render()).as_deref(), Some("capture_commit_duration_seconds 1.002003"));
     }
 }

@@ -109,7 +109,7 @@ fn position(room: &str) -> Option<usize> {
 }
 
 /// In the order in which data flows.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 18] = [
     "telemetry",
     "probes",
     "streams",
@@ -121,6 +121,7 @@ const ORDER: [&str; 16] = [
     "seal",
     "record",
     "upload",
+    "events",
     "shim",
     "approvals",
     "enforce",
