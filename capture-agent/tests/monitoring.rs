@@ -72,7 +72,8 @@ fn each_alert_has_an_expression_over_metrics_that_exist_and_says_what_to_do() {
         let expression = key("expr:").unwrap();
         balanced(expression);
         let metrics = named(expression);
-        let unknown: Vec<_> = metrics.difference(&known()).collect();
+        let known = known();
+        let unknown: Vec<_> = metrics.difference(&known).collect();
         assert!(unknown.is_empty(), "{name}: {unknown:?}");
         assert!(!metrics.is_empty() || expression.starts_with("up{"), "{name}");
         assert!(matches!(key("labels:"), Some("{ severity: warning }" | "{ severity: critical }")), "{name}");

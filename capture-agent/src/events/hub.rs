@@ -324,7 +324,7 @@ impl Log {
             },
             // The journal must not fill the disk for want of a spool. Dies the agent now, the next one declares it.
             Some((since, _)) if monotonic_now().saturating_sub(since) > RELEASE_NS => {
-                self.kept = self.position
+                self.kept = self.position;
             }
             Some(_) => {}
         }
