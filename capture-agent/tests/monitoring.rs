@@ -1,4 +1,5 @@
 //! What dashboard, alert rules and documentation say about metrics is what the agent has.
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeSet;
 use std::fs;
