@@ -151,7 +151,9 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     let _ = wake.send(&[1]);
     let recorded = thread.join().map_err(|_| anyhow!("the capture thread panicked; this is a bug"));
     // Whatever was published is worth storing.
-    upload.map(Upload::finish);
+    if let Some(upload) = upload {
+        upload.finish();
+    }
     recorded??;
     Ok(ExitCode::SUCCESS)
 }
