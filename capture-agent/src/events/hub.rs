@@ -277,8 +277,9 @@ impl Log {
         }
         match self.spool.append(&self.lines, Position { journal, next: self.written }) {
             Ok(()) => {
+                // Less than `position`: behind the last event of a transaction nothing is told, but the spool does not know.
+                self.written = self.lines.reach();
                 self.lines.clear();
-                self.written = self.position;
                 if self.failing.take().is_some() {
                     tracing::info!(receiver = self.context.log, "the spool of events is written again");
                     self.declare();

@@ -21,12 +21,15 @@ pub(super) enum Line<'a> {
 pub(in crate::events) struct Lines {
     bytes: Vec<u8>,
     events: u64,
+    /// What the last line says of the journal.
+    reach: u64,
 }
 
 impl Lines {
     /// Adds an event.
     pub(in crate::events) fn event(&mut self, at: u64, number: u64, json: &[u8]) {
         self.events += 1;
+        self.reach = at + 1;
         self.line(|bytes| {
             // Writing to memory does not fail.
             let _ = write!(bytes, "E {at} {number} ");
@@ -36,6 +39,7 @@ impl Lines {
 
     /// Everything in `journal` that stands before `next` has been told.
     pub(in crate::events) fn position(&mut self, journal: u128, next: u64) {
+        self.reach = next;
         self.line(|bytes| {
             let _ = write!(bytes, "P {journal:x} {next}");
         });
@@ -44,6 +48,11 @@ impl Lines {
     /// How many events there are.
     pub(in crate::events) fn events(&self) -> u64 {
         self.events
+    }
+
+    /// Up to where of the journal whoever has these lines has everything.
+    pub(in crate::events) fn reach(&self) -> u64 {
+        self.reach
     }
 
     pub(in crate::events) fn bytes(&self) -> &[u8] {
