@@ -41,8 +41,9 @@ const SIGKILL: i32 = 9;
 
 fn main() {
     if let Some(data_dir) = std::env::var_os("CAPTURE_TEST_RECORD") {
-        let more = std::env::var("CAPTURE_TEST_UNTIL").ok();
-        return record(Path::new(&data_dir), &std::env::var("CAPTURE_TEST_URL").unwrap(), more);
+        let number = |name| std::env::var(name).ok().map(|number| number.parse().unwrap());
+        let (from, more) = (number("CAPTURE_TEST_FROM").unwrap_or(0), number("CAPTURE_TEST_UNTIL"));
+        return record(Path::new(&data_dir), &std::env::var("CAPTURE_TEST_URL").unwrap(), from, more);
     }
     let folder = tempfile::tempdir().unwrap();
     let webhook = Webhook::start();
@@ -51,7 +52,7 @@ fn main() {
     let mut killed = 0;
     while killed < KILLS {
         webhook.set_mood(random.below(4));
-        let mut child = Recording(start(folder.path(), webhook.port, None));
+        let mut child = Recording(start(folder.path(), webhook.port, 0, None));
         std::thread::park_timeout(Duration::from_millis(random.below(LONGEST_LIFE_MS)));
         let _ = child.0.kill();
         let status = child.0.wait().unwrap();
@@ -60,13 +61,15 @@ fn main() {
     }
     webhook.set_mood(0);
     // The last one has two seconds at its end to hand over what waits; if that is too much, the next one goes on.
-    let mut rounds = 0;
+    let (mut rounds, mut from) = (0, 0);
     let total = loop {
         rounds += 1;
         assert!(rounds < 20, "the receivers never get all");
-        let mut last = Recording(start(folder.path(), webhook.port, Some(LAST)));
+        let mut last = Recording(start(folder.path(), webhook.port, from, Some(LAST)));
         assert!(last.0.wait().unwrap().success(), "the last one failed");
         let recorded = recorded(folder.path());
+        // A clean end leaves no position.
+        from = recorded.0.last().map_or(0, |last| last.unsigned_abs() + 1);
         let waiting = |log: &BTreeMap<u64, Value>| log.len() < recorded.0.len() + recorded.1;
         if !waiting(&webhook.got()) && !waiting(&in_file(&folder.path().join("events.jsonl"))) {
             break recorded;
@@ -119,18 +122,20 @@ impl Drop for Recording {
     }
 }
 
-fn start(data_dir: &Path, port: u16, more: Option<u64>) -> Child {
+fn start(data_dir: &Path, port: u16, from: u64, more: Option<u64>) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.env("CAPTURE_TEST_RECORD", data_dir);
     command.env("CAPTURE_TEST_URL", format!("http://127.0.0.1:{port}/events"));
+    command.env("CAPTURE_TEST_FROM", from.to_string());
     if let Some(more) = more {
         command.env("CAPTURE_TEST_UNTIL", more.to_string());
     }
     command.spawn().unwrap()
 }
 
-/// Records numbered statements, and a verdict for every fourth; the reader's position is the next one's number.
-fn record(data_dir: &Path, url: &str, more: Option<String>) {
+/// Records numbered statements, and a verdict for every fourth; the reader's position is the next one's number, and `from` is if
+/// there is none.
+fn record(data_dir: &Path, url: &str, from: u64, more: Option<u64>) {
     let receiver = |name: &str, to| events::Receiver {
         name: name.to_owned(),
         to,
@@ -168,8 +173,8 @@ fn record(data_dir: &Path, url: &str, more: Option<String>) {
         anchor: None,
     };
     let (mut recorder, recovery) = Recorder::with_tap(settings, Some(Box::new(feed))).unwrap();
-    let mut event = recovery.position.unwrap_or(0);
-    let end = more.map(|more| event + more.parse::<u64>().unwrap());
+    let mut event = recovery.position.unwrap_or(from);
+    let end = more.map(|more| event + more);
     let session = session();
     let mut random = Random(event << 20 | u64::from(std::process::id()));
     let begun = Instant::now();
