@@ -13,9 +13,11 @@ use crate::seal::{Anchor, hash, hex};
 
 mod approvals;
 mod kubernetes;
+mod retention;
 
 pub use approvals::{Approvals, NoGroup, Webhook};
 pub use kubernetes::Kubernetes;
+pub use retention::Retention;
 
 /// Everything that can be configured. Each default and its reason stand in `docs/defaults.md`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -43,6 +45,8 @@ pub struct Config {
     pub kubernetes: Option<Kubernetes>,
     /// Who decides about statements that wait.
     pub approvals: Approvals,
+    /// How long the record is kept; for ever without a rule.
+    pub retention: Vec<Retention>,
     /// Its sections `[[record]]` and `[[guardrail]]`, compiled.
     #[serde(skip)]
     pub policy: Policy,
@@ -217,6 +221,7 @@ impl Config {
             return Err("`rotate` must be at least 1 second and 1 byte".into());
         }
         self.approvals.check()?;
+        self.retention.iter().try_for_each(Retention::check)?;
         self.kubernetes.as_ref().map_or(Ok(()), Kubernetes::check)
     }
 
@@ -251,6 +256,7 @@ impl Default for Config {
             seals: Seals::default(),
             kubernetes: None,
             approvals: Approvals::default(),
+            retention: Vec::new(),
             policy: Policy::default(),
             sha256: None,
             records: IgnoredAny,
@@ -358,6 +364,23 @@ mod tests {
         assert_eq!(errors.0[0].line, 2);
         let path = in_file(Path::new("/etc/capture.toml"), &errors);
         assert!(path.starts_with("/etc/capture.toml: line 2: guardrail \"no-ddl\""), "{path}");
+    }
+
+    #[test]
+    fn rules_of_retention_are_checked() {
+        let config =
+            Config::parse("[[retention]]\ntables = ['results']\nage = '30d'\n[[retention]]\nbytes = 5\n")
+                .unwrap();
+        let rules: Vec<_> = config.retention.iter().map(Retention::rule).collect();
+        assert_eq!((rules[0].tables.len(), rules[1].tables.len(), rules[1].bytes), (1, 5, Some(5)));
+        for (wrong, named) in [
+            ("[[retention]]\n", "`age`"),
+            ("[[retention]]\nage = '30'\n", "90d"),
+            ("[[retention]]\nage = '1d'\ntables = ['result']\n", "sessions, statements"),
+        ] {
+            let error = message(wrong);
+            assert!(error.contains(named), "{error}");
+        }
     }
 
     fn message(text: &str) -> String {

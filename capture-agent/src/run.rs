@@ -41,8 +41,9 @@ use self::sessions::Sessions;
 pub use self::shim::shim;
 use self::verdicts::Verdicts;
 use crate::cli::RunOptions;
-use crate::config::Config;
+use crate::config::{Config, Retention};
 use crate::enforce::Overruns;
+use crate::keep::{self, Keeper};
 use crate::probes::{Kernel, Pins, PodList, PodNames, TlsProbes, monotonic_now};
 use crate::record::journal::SEGMENT_BYTES;
 use crate::record::{Recorder, Settings};
@@ -75,6 +76,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         seal_key: config.seals.key.clone(),
         anchor: config.anchor(),
     })?;
+    let keeper = keep(&config, &recorder)?;
     decisions::policy_loaded(&config, options.config_file.as_deref(), &mut recorder);
     let access = rights::access(&config)?;
     let pins = Pins::of(&config.kernel.pin_dir, &config.data_dir);
@@ -146,8 +148,17 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     stop.store(true, Ordering::Release);
     // The thread may have ended by itself.
     let _ = wake.send(&[1]);
+    // Before the writer ends, so that it need not wait for a file that is being merged.
+    drop(keeper);
     thread.join().map_err(|_| anyhow!("the capture thread panicked; this is a bug"))??;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Sees to what becomes of complete files.
+fn keep(config: &Config, recorder: &Recorder) -> anyhow::Result<Keeper> {
+    let rules = config.retention.iter().map(Retention::rule).collect();
+    let settings = keep::Settings { rules, uploads: false };
+    Ok(Keeper::start(recorder.archive().clone(), settings)?)
 }
 
 /// How often the configuration file is looked at.

@@ -116,6 +116,13 @@ impl Place {
 
     /// The complete files of this node that were begun at `since` or later, in Unix milliseconds.
     pub(super) fn complete_since(&self, since: u64) -> io::Result<Vec<(Table, Day, PathBuf)>> {
+        let files = self.complete_files()?.into_iter();
+        let files = files.filter(|(.., id)| id.timestamp_ms() >= since);
+        Ok(files.map(|(table, day, path, _)| (table, day, path)).collect())
+    }
+
+    /// The complete files of this node.
+    pub(super) fn complete_files(&self) -> io::Result<Vec<(Table, Day, PathBuf, Ulid)>> {
         let mut found = Vec::new();
         for table in Table::ALL {
             for folder in fs::read_dir(self.data_dir.join(table.name()))? {
@@ -125,8 +132,8 @@ impl Place {
                     let entry = entry?;
                     let name = entry.file_name();
                     let id = name.to_str().and_then(|name| self.id_of(name.strip_suffix(COMPLETE)?));
-                    if id.is_some_and(|id| id.timestamp_ms() >= since) {
-                        found.push((table, day, entry.path()));
+                    if let Some(id) = id {
+                        found.push((table, day, entry.path(), id));
                     }
                 }
             }

@@ -11,6 +11,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+mod archive;
+#[cfg(test)]
+mod archive_tests;
 mod batch;
 mod builders;
 #[cfg(test)]
@@ -40,6 +43,7 @@ mod table;
 mod tests;
 mod writer;
 
+pub use archive::{Archive, StoredFile};
 pub use decision::{Decision, DecisionKind, Outcome};
 pub use journal::StateKey;
 pub use table::Table;
@@ -52,7 +56,7 @@ use queue::Queue;
 use settled::Settled;
 use writer::Writer;
 
-use crate::seal::{Anchor, KeyError};
+use crate::seal::{Anchor, KeyError, SharedChain};
 use crate::session::{Exchange, Gap, Micros, RowValues, SessionEnd, SessionInfo, Sink};
 use crate::telemetry::metrics;
 
@@ -174,6 +178,7 @@ pub struct Recorder {
     writer: Option<JoinHandle<Result<Summary, RecordError>>>,
     /// All rows before this are settled once the next commit is.
     settled: Lsn,
+    archive: Archive,
 }
 
 impl Recorder {
@@ -189,7 +194,7 @@ impl Recorder {
         place.prepare().map_err(unwritable)?;
         let (mut journal, found) = Journal::open(place.journal(), settings.segment_bytes)?;
         // Before anything is removed: what was sealed last may wait for its name only.
-        let seals = sealing::open(&place, &settings)?;
+        let seals = SharedChain::new(sealing::open(&place, &settings)?);
         // Their rows are in the journal, but for what was recorded while there was none.
         place.clean().map_err(unwritable)?;
         let mut settled = found.settled.clone();
@@ -199,6 +204,7 @@ impl Recorder {
 
         let queue = Arc::new(Queue::new(QUEUE_BYTES));
         let shelf = Arc::clone(journal.shelf());
+        let archive = Archive::new(place.clone(), seals.clone(), Arc::clone(&queue), journal.id());
         let writer = Writer::new(place, &settings, Arc::clone(&queue), shelf, journal.id(), seals);
         let thread = std::thread::Builder::new()
             .name("record".to_owned())
@@ -210,6 +216,7 @@ impl Recorder {
             queue,
             writer: Some(thread),
             settled: Lsn(0),
+            archive,
         };
         let rows = recorder.replay(&found, &settled).map_err(unwritable)?;
         let position = found.position();
@@ -251,6 +258,11 @@ impl Recorder {
         self.builders.tick(now);
         let first = [waiting, self.builders.first()].into_iter().flatten().min();
         self.settled = first.map_or(journal.next(), |first| first.min(journal.next()));
+    }
+
+    /// Its complete files.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
     }
 
     /// Records a decision: about a session, or about all of them if none is given.

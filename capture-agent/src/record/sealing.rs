@@ -27,6 +27,13 @@ pub(super) fn open(place: &Place, settings: &Settings) -> Result<Chain, RecordEr
             let behind = contents.file.clone();
             seal_found(place, Some(&behind), &mut chain).map_err(unusable)?;
         }
+        Some(What::Merged(merged)) => {
+            publish(place, &merged.contents).map_err(unusable)?;
+            for replaced in &merged.replaced {
+                remove(place, &replaced.file).map_err(unusable)?;
+            }
+        }
+        Some(What::Expired { file, .. }) => remove(place, file).map_err(unusable)?,
         Some(What::Withdrawn { .. }) => {}
         None => seal_found(place, None, &mut chain).map_err(unusable)?,
     }
@@ -48,6 +55,14 @@ fn publish(place: &Place, contents: &Contents) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes a file of the record, which its chain says is gone.
+pub(super) fn remove(place: &Place, file: &str) -> io::Result<()> {
+    match fs::remove_file(place.data_dir.join(file)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Seals the files of a record that is older than its chain, in the order of their names: those `behind` the one that was

@@ -20,7 +20,7 @@ use super::row_group::{Encoder, RowGroup};
 use super::settled;
 use super::table::Table;
 use super::{RecordError, Settings, Summary};
-use crate::seal::{Chain, Contents, What};
+use crate::seal::{Chain, Contents, SharedChain, What};
 use crate::telemetry::metrics;
 
 /// Turns batches into files.
@@ -61,7 +61,7 @@ struct Disk {
     /// Which journal the rows stand in.
     journal: u128,
     /// The proof of what is published.
-    seals: Chain,
+    seals: SharedChain,
     summary: Summary,
     /// Since when, and when it was last said, while attempts fail.
     trouble: Option<(Instant, Instant)>,
@@ -75,7 +75,7 @@ impl Writer {
         queue: Arc<Queue>,
         shelf: Arc<Shelf>,
         journal: u128,
-        seals: Chain,
+        seals: SharedChain,
     ) -> Self {
         let summary = Summary::default();
         Self {
@@ -147,7 +147,8 @@ impl Writer {
 
     /// Anchors the chain's head when it is time.
     fn anchor(&mut self) {
-        let due = self.disk.seals.anchors().is_some_and(|anchor| self.anchored.elapsed() >= anchor.every);
+        let due =
+            self.disk.seals.lock().anchors().is_some_and(|anchor| self.anchored.elapsed() >= anchor.every);
         if due {
             self.anchored = Instant::now();
             self.disk.anchor();
@@ -349,12 +350,16 @@ impl Slot {
         }
         let mut last = false;
         let mut sealed = false;
-        while let Err(error) = publish(disk, &mut file, &contents, &mut sealed) {
+        let shared = disk.seals.clone();
+        // Held until the file has its name: what is sealed and unpublished is what was sealed last.
+        let mut seals = shared.lock();
+        while let Err(error) = publish(&disk.place, &mut seals, &mut file, &contents, &mut sealed) {
             if !disk.wait_after(error, &mut last) {
-                disk.withdraw(contents, sealed);
+                withdraw(&mut seals, contents, sealed);
                 return self.lose_file(disk, file);
             }
         }
+        drop(seals);
         disk.fares_well();
         disk.summary.files += 1;
         disk.summary.rows += self.file_rows;
@@ -384,16 +389,8 @@ impl Disk {
         true
     }
 
-    /// Takes back that a file was `sealed` which is not published.
-    fn withdraw(&mut self, contents: Contents, sealed: bool) {
-        let file = contents.file;
-        if sealed && let Err(error) = self.seals.append(What::Withdrawn { file: file.clone() }) {
-            tracing::error!(file, %error, "this file was sealed, could not be published, and will be missed by `verify`");
-        }
-    }
-
     fn anchor(&mut self) {
-        if let Err(error) = self.seals.anchor() {
+        if let Err(error) = self.seals.lock().anchor() {
             metrics::STORAGE_ERRORS.add(1);
             tracing::error!("cannot anchor the chain of seals: {error} (see docs/errors.md#anchor-failed)");
         }
@@ -444,17 +441,26 @@ impl Disk {
 
 /// Seals a file, unless it is `sealed`, and publishes it: in this order, so that no file ever stands there without a seal.
 fn publish(
-    disk: &mut Disk,
+    place: &Place,
+    seals: &mut Chain,
     file: &mut GrowingFile,
     contents: &Contents,
     sealed: &mut bool,
 ) -> io::Result<()> {
-    file.keep(&disk.place)?;
+    file.keep(place)?;
     if !*sealed {
-        disk.seals.append(What::File(contents.clone()))?;
+        seals.append(What::File(contents.clone()))?;
         *sealed = true;
     }
-    file.publish(&disk.place)
+    file.publish(place)
+}
+
+/// Takes back that a file was `sealed` which is not published.
+fn withdraw(seals: &mut Chain, contents: Contents, sealed: bool) {
+    let file = contents.file;
+    if sealed && let Err(error) = seals.append(What::Withdrawn { file: file.clone() }) {
+        tracing::error!(file, %error, "this file was sealed, could not be published, and will be missed by `verify`");
+    }
 }
 
 /// Closes the queue when the writer ends, however it ends.

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::anchor::{Anchor, Head};
 use super::entry::{self, FORMAT, Line, Seal, What};
@@ -27,6 +28,24 @@ pub struct Chain {
     last: Option<What>,
     /// The number of the first seal that no anchor covers yet.
     anchored: u64,
+}
+
+/// A chain to which several threads append. Whoever seals a file holds it until the file has its name, so that nothing but
+/// what was sealed last may be unfinished.
+#[derive(Clone, Debug)]
+pub struct SharedChain(Arc<Mutex<Chain>>);
+
+impl SharedChain {
+    /// Shares a chain.
+    pub fn new(chain: Chain) -> Self {
+        Self(Arc::new(Mutex::new(chain)))
+    }
+
+    /// Waits until nobody else appends.
+    pub fn lock(&self) -> MutexGuard<'_, Chain> {
+        // A chain is whole after each statement that changes it, so a panic elsewhere does not spoil it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Chain {
@@ -86,6 +105,11 @@ impl Chain {
         self.previous = entry::previous(line);
         self.last = Some(parsed.seal.what);
         Ok(())
+    }
+
+    /// Its file, and how far that consists of whole lines.
+    pub fn file(&self) -> (&Path, u64) {
+        (&self.path, self.length)
     }
 
     /// What was sealed last.

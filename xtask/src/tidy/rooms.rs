@@ -109,7 +109,7 @@ fn position(room: &str) -> Option<usize> {
 }
 
 /// In the order in which data flows.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "telemetry",
     "probes",
     "streams",
@@ -123,6 +123,7 @@ const ORDER: [&str; 15] = [
     "approvals",
     "enforce",
     "read",
+    "keep",
     "config",
     "cli",
 ];

@@ -1,0 +1,112 @@
+//! The complete files of a node, for whoever keeps them: what there is, and how one goes.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ulid::Ulid;
+
+use super::file::Place;
+use super::queue::Queue;
+use super::sealing;
+use super::table::Table;
+use crate::seal::{SharedChain, What};
+
+/// The complete files of one node. Whatever is done to them stands in its chain of seals first.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    pub(super) place: Place,
+    pub(super) seals: SharedChain,
+    queue: Arc<Queue>,
+    /// The journal that rows of the newest files may still stand in.
+    pub(super) journal: u128,
+}
+
+/// A complete file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredFile {
+    /// Its table.
+    pub table: Table,
+    /// When it was begun, and its name.
+    pub id: Ulid,
+    /// Its place in the data directory, as its seal says it.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+}
+
+impl Archive {
+    pub(super) fn new(place: Place, seals: SharedChain, queue: Arc<Queue>, journal: u128) -> Self {
+        Self { place, seals, queue, journal }
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.place.data_dir
+    }
+
+    /// The node, as file names carry it.
+    pub fn node(&self) -> &str {
+        self.place.node()
+    }
+
+    /// All files, by table and day, each day's in the order of their rows.
+    ///
+    /// # Errors
+    ///
+    /// A folder cannot be read.
+    pub fn files(&self) -> io::Result<Vec<StoredFile>> {
+        let mut found = Vec::new();
+        for (table, day, path, id) in self.place.complete_files()? {
+            // It may have been removed since.
+            let Ok(metadata) = fs::metadata(&path) else { continue };
+            let name = self.place.relative(&path);
+            found.push((day, StoredFile { table, id, name, path, bytes: metadata.len() }));
+        }
+        found.sort_by_key(|(day, file)| (file.table, *day, file.id));
+        Ok(found.into_iter().map(|(_, file)| file).collect())
+    }
+
+    /// The chain's file, and how far it consists of whole lines.
+    pub fn chain(&self) -> (PathBuf, u64) {
+        let seals = self.seals.lock();
+        let (path, length) = seals.file();
+        (path.to_owned(), length)
+    }
+
+    /// Whether the writer is behind, or the disk fails: then nothing else shall use them.
+    pub fn is_busy(&self) -> bool {
+        self.queue.is_busy()
+    }
+
+    /// Removes a file because of a `rule`, and seals that it was removed: before, so that none ever is without a word.
+    ///
+    /// # Errors
+    ///
+    /// The disk does not take the seal, and the file stays; or the file cannot be removed, though it is sealed.
+    pub fn expire(&self, file: &StoredFile, rule: &str) -> io::Result<()> {
+        // Held until it is gone: what is unfinished is always what was sealed last.
+        let mut seals = self.seals.lock();
+        seals.append(What::Expired { file: file.name.clone(), rule: rule.to_owned() })?;
+        sealing::remove(&self.place, &file.name)?;
+        drop(seals);
+        // The next start finds it if a failure of power brings it back; until then it shall not lie around.
+        sync_folder(&file.path)
+    }
+
+    /// Removes a file that is removed by the words of its chain.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be removed.
+    pub fn remove_left(&self, name: &str) -> io::Result<()> {
+        sealing::remove(&self.place, name)
+    }
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
