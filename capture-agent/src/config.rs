@@ -12,10 +12,12 @@ use crate::policy::{Policy, PolicyErrors, RowLimits};
 use crate::seal::{Anchor, hash, hex};
 
 mod approvals;
+mod compaction;
 mod kubernetes;
 mod retention;
 
 pub use approvals::{Approvals, NoGroup, Webhook};
+pub use compaction::Compaction;
 pub use kubernetes::Kubernetes;
 pub use retention::Retention;
 
@@ -47,6 +49,8 @@ pub struct Config {
     pub approvals: Approvals,
     /// How long the record is kept; for ever without a rule.
     pub retention: Vec<Retention>,
+    /// When small files are merged.
+    pub compaction: Compaction,
     /// Its sections `[[record]]` and `[[guardrail]]`, compiled.
     #[serde(skip)]
     pub policy: Policy,
@@ -222,6 +226,7 @@ impl Config {
         }
         self.approvals.check()?;
         self.retention.iter().try_for_each(Retention::check)?;
+        self.compaction.check()?;
         self.kubernetes.as_ref().map_or(Ok(()), Kubernetes::check)
     }
 
@@ -257,6 +262,7 @@ impl Default for Config {
             kubernetes: None,
             approvals: Approvals::default(),
             retention: Vec::new(),
+            compaction: Compaction::default(),
             policy: Policy::default(),
             sha256: None,
             records: IgnoredAny,

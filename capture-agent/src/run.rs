@@ -157,7 +157,8 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
 /// Sees to what becomes of complete files.
 fn keep(config: &Config, recorder: &Recorder) -> anyhow::Result<Keeper> {
     let rules = config.retention.iter().map(Retention::rule).collect();
-    let settings = keep::Settings { rules, uploads: false };
+    let settings =
+        keep::Settings { rules, compaction: config.compaction.rule(), ..keep::Settings::default() };
     Ok(Keeper::start(recorder.archive().clone(), settings)?)
 }
 

@@ -1,28 +1,39 @@
 //! The thread that keeps the record.
-#![expect(clippy::disallowed_types, reason = "an IO room: what is old goes by the clock")]
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ulid::Ulid;
 
+use super::clock::Clock;
+use super::compact::Compaction;
 use super::expire::Held;
 use super::uploaded::Uploaded;
 use super::{Holds, Rule};
-use crate::record::{Archive, StoredFile};
-use crate::seal::{Live, hex};
+use crate::record::{Archive, MergeError, Merging, StoredFile};
+use crate::seal::{Live, Sealed, hex};
 use crate::telemetry::metrics;
 
 /// What is to be done to the record.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// How long files are kept; for ever if there is no rule.
     pub rules: Vec<Rule>,
+    /// When small files are merged; never if none.
+    pub compaction: Option<Compaction>,
     /// Whether files are uploaded: then they are not removed before that is confirmed.
     pub uploads: bool,
+    /// How often the record is looked at.
+    pub every: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { rules: Vec::new(), compaction: None, uploads: false, every: EVERY }
+    }
 }
 
 /// Keeps the record until it is dropped.
@@ -64,6 +75,10 @@ struct Work {
     uploaded: Uploaded,
     /// Files that are gone by the words of the chain and could not be removed yet.
     left: HashSet<String>,
+    /// Files that cannot be merged.
+    unsuitable: HashSet<Ulid>,
+    /// A merged file that the disk did not take in time.
+    unfinished: Option<Merging>,
     clock: Clock,
     /// What was said last, so that it is said once.
     trouble: Option<String>,
@@ -79,6 +94,8 @@ impl Work {
             held: Held::default(),
             uploaded: Uploaded::new(uploaded),
             left: HashSet::new(),
+            unsuitable: HashSet::new(),
+            unfinished: None,
             clock: Clock::new(),
             trouble: None,
         }
@@ -88,32 +105,41 @@ impl Work {
         // Whatever else the host does comes first.
         let own = rustix::thread::gettid();
         let _ = rustix::process::setpriority_process(Some(own), NICE);
-        while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+        while stopped.recv_timeout(self.settings.every) == Err(RecvTimeoutError::Timeout) {
             if self.archive.is_busy() {
                 continue;
             }
-            match self.round() {
+            match self.round(stopped) {
                 Ok(()) => self.trouble = None,
                 Err(error) => self.fails(error),
             }
         }
+        self.unfinished.into_iter().for_each(Merging::discard);
     }
 
-    fn round(&mut self) -> Result<(), String> {
+    fn round(&mut self, stopped: &Receiver<()>) -> Result<(), String> {
         let said = |error: io::Error| error.to_string();
         let files = self.archive.files().map_err(said)?;
         let there: HashSet<String> = files.iter().map(|file| file.name.clone()).collect();
-        let (chain, length) = self.archive.chain();
-        self.left.extend(self.live.read(&chain, length, &there).map_err(said)?);
+        self.left.extend(self.archive.follow(&mut self.live, &there).map_err(said)?);
         self.remove_left().map_err(said)?;
-        if self.settings.rules.is_empty() {
-            return Ok(());
+        if let Some(unfinished) = &mut self.unfinished {
+            unfinished.finish(&self.archive).map_err(said)?;
+            self.unfinished = None;
         }
-        self.uploaded.read(&there).map_err(said)?;
+        if !self.settings.rules.is_empty() {
+            self.retain(&files, &there)?;
+        }
+        self.compact(stopped)
+    }
+
+    fn retain(&mut self, files: &[StoredFile], there: &HashSet<String>) -> Result<(), String> {
+        let said = |error: io::Error| error.to_string();
+        self.uploaded.read(there).map_err(said)?;
         let holds = Holds::open(self.archive.data_dir()).map_err(|error| error.to_string())?;
         self.held.set(holds.list());
-        self.held.look(&files).map_err(|error| error.to_string())?;
-        self.expire(&files)
+        self.held.look(files).map_err(|error| error.to_string())?;
+        self.expire(files)
     }
 
     /// Removes what should be gone.
@@ -160,6 +186,75 @@ impl Work {
         Ok(())
     }
 
+    /// Merges small files, run by run, until there is none or somebody wants the thread to end.
+    fn compact(&mut self, stopped: &Receiver<()>) -> Result<(), String> {
+        let Some(compaction) = self.settings.compaction else { return Ok(()) };
+        loop {
+            let files = self.archive.files().map_err(|error| error.to_string())?;
+            // What was merged just now is a file like the others.
+            let followed = self.archive.follow(&mut self.live, &HashSet::new());
+            followed.map_err(|error| error.to_string())?;
+            self.unsuitable.retain(|id| files.iter().any(|file| file.id == *id));
+            let run = self.next_run(compaction, &files);
+            if run.is_empty() {
+                return Ok(());
+            }
+            let archive = &self.archive;
+            let mut stop = false;
+            let mut go_on = || {
+                // Until the writer has caught up.
+                while !stop && archive.is_busy() {
+                    stop = stopped.recv_timeout(PAUSE) != Err(RecvTimeoutError::Timeout);
+                }
+                stop = stop || stopped.try_recv() == Err(TryRecvError::Disconnected);
+                !stop
+            };
+            match archive.merge(&run, &mut go_on) {
+                Ok(mut merging) => {
+                    let finished = merging.finish(archive);
+                    let replaced = merging.replaced();
+                    if let Err(error) = finished {
+                        self.unfinished = Some(merging);
+                        return Err(error.to_string());
+                    }
+                    metrics::MERGED_FILES.add(replaced);
+                    tracing::debug!(files = replaced, "merged");
+                }
+                Err(MergeError::Unsuitable { file, why }) => {
+                    tracing::info!(file, why, "this file is not merged with others");
+                    self.unsuitable
+                        .extend(files.iter().filter(|known| known.name == file).map(|known| known.id));
+                }
+                Err(MergeError::Stopped) => return Ok(()),
+                Err(error @ MergeError::Io(_)) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    /// The next files that shall become one.
+    fn next_run<'a>(
+        &'a self,
+        compaction: Compaction,
+        files: &'a [StoredFile],
+    ) -> Vec<(&'a StoredFile, &'a Sealed)> {
+        let now = Ulid::generate().timestamp_ms();
+        for files in files.chunk_by(|file, next| file.is_beside(next)) {
+            let place = |file: &'a StoredFile| {
+                let suits = self.live.file(&file.name).is_some() && !self.unsuitable.contains(&file.id);
+                suits.then_some(file)
+            };
+            let places: Vec<_> = files.iter().map(place).collect();
+            let is_over = files.iter().all(|file| file.is_of_the_past(now));
+            let run = compaction.run(&places, is_over);
+            let sealed = run.into_iter().filter_map(|file| Some((file, self.live.file(&file.name)?)));
+            let run: Vec<_> = sealed.collect();
+            if !run.is_empty() {
+                return run;
+            }
+        }
+        Vec::new()
+    }
+
     fn fails(&mut self, error: String) {
         metrics::KEEP_ERRORS.add(1);
         if self.trouble.as_ref() != Some(&error) {
@@ -171,84 +266,11 @@ impl Work {
     }
 }
 
-/// Whether the host's clock can be believed. What one that jumped ahead calls old may be of yesterday.
-struct Clock {
-    /// The host's clock and one that never jumps, when they were last looked at.
-    last: Option<(u64, Instant)>,
-    /// Until when ages are not looked at.
-    doubted: Option<Instant>,
-}
-
-impl Clock {
-    fn new() -> Self {
-        Self { last: None, doubted: None }
-    }
-
-    /// Whether `now`, a Unix time in milliseconds, is. Says so when it begins to be doubted.
-    fn is_trusted(&mut self, now: u64, files: &[StoredFile]) -> bool {
-        self.look(now, Instant::now(), files.iter().map(|file| file.id.timestamp_ms()).max())
-    }
-
-    /// The same at a given time, when the newest file was begun at `newest`.
-    fn look(&mut self, now: u64, at: Instant, newest: Option<u64>) -> bool {
-        let passed = match self.last {
-            Some((then, since)) => {
-                let passed = u64::try_from(at.duration_since(since).as_millis()).unwrap_or(u64::MAX);
-                now.saturating_sub(then).saturating_sub(passed)
-            }
-            // How long no agent ran is not known; what it recorded last says when it did.
-            None => newest.map_or(0, |newest| now.saturating_sub(newest)),
-        };
-        let most = if self.last.is_some() { JUMP } else { PAUSE };
-        self.last = Some((now, at));
-        if u128::from(passed) > most.as_millis() {
-            tracing::warn!(
-                seconds = passed / 1_000,
-                "the clock is ahead of what the record says; no file is removed for its age until it has been so for a day"
-            );
-            self.doubted = Some(at + TRUST);
-        }
-        self.doubted = self.doubted.filter(|until| at < *until);
-        self.doubted.is_none()
-    }
-}
-
 /// How often the record is looked at.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether the writer has caught up.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// The least of all priorities.
 const NICE: i32 = 19;
-
-/// The clock may be set by so much without a doubt.
-const JUMP: Duration = Duration::from_secs(3_600);
-
-/// And nothing may have been recorded for as long before an agent starts.
-const PAUSE: Duration = Duration::from_secs(86_400);
-
-/// How long a clock is doubted that jumped.
-const TRUST: Duration = Duration::from_secs(86_400);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_jumps_ahead_makes_nothing_old_for_a_day() {
-        let start = Instant::now();
-        let second = |n| start + Duration::from_secs(n);
-        let day = 86_400_000;
-        let mut clock = Clock::new();
-        assert!(clock.look(100 * day, second(0), Some(100 * day - 1_000)));
-        assert!(clock.look(100 * day + 5_000, second(5), None));
-        // A year ahead.
-        assert!(!clock.look(465 * day, second(10), None));
-        assert!(!clock.look(465 * day + 3_600_000, second(3_610), None));
-        assert!(clock.look(466 * day, second(86_411), None));
-        // Back again, which makes nothing old.
-        assert!(clock.look(101 * day, second(86_420), None));
-        assert!(clock.look(101 * day + 5_000, second(86_425), None));
-        // An agent that finds a record of long ago.
-        assert!(!Clock::new().look(100 * day, second(0), Some(90 * day)));
-        assert!(Clock::new().look(100 * day, second(0), None));
-    }
-}

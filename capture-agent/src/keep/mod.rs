@@ -4,6 +4,8 @@
 //! file stands in the chain of seals before it is done.
 
 mod age;
+mod clock;
+mod compact;
 mod expire;
 mod holds;
 mod keeper;
@@ -11,6 +13,7 @@ mod rule;
 mod uploaded;
 
 pub use age::Age;
+pub use compact::Compaction;
 pub use holds::{Hold, HoldError, Holds, Whose};
 pub use keeper::{Keeper, Settings};
 pub use rule::Rule;

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     fn file(table: Table, at: u64, bytes: u64) -> StoredFile {
-        StoredFile { table, id: Ulid::from_parts(at, 0), name: format!("{at}"), path: PathBuf::new(), bytes }
+        StoredFile::for_test(table, Ulid::from_parts(at, 0), PathBuf::new(), bytes)
     }
 
     fn rule(age: Option<&str>, bytes: Option<u64>) -> Rule {

@@ -1,5 +1,6 @@
 //! The complete files of a node, for whoever keeps them: what there is, and how one goes.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,11 +8,13 @@ use std::sync::Arc;
 
 use ulid::Ulid;
 
+use super::batch::Day;
 use super::file::Place;
 use super::queue::Queue;
 use super::sealing;
 use super::table::Table;
-use crate::seal::{SharedChain, What};
+use crate::seal::{Live, SharedChain, What};
+use crate::session::Micros;
 
 /// The complete files of one node. Whatever is done to them stands in its chain of seals first.
 #[derive(Clone, Debug)]
@@ -28,6 +31,7 @@ pub struct Archive {
 pub struct StoredFile {
     /// Its table.
     pub table: Table,
+    pub(super) day: Day,
     /// When it was begun, and its name.
     pub id: Ulid,
     /// Its place in the data directory, as its seal says it.
@@ -64,17 +68,19 @@ impl Archive {
             // It may have been removed since.
             let Ok(metadata) = fs::metadata(&path) else { continue };
             let name = self.place.relative(&path);
-            found.push((day, StoredFile { table, id, name, path, bytes: metadata.len() }));
+            found.push(StoredFile { table, day, id, name, path, bytes: metadata.len() });
         }
-        found.sort_by_key(|(day, file)| (file.table, *day, file.id));
-        Ok(found.into_iter().map(|(_, file)| file).collect())
+        found.sort_by_key(|file| (file.table, file.day, file.id));
+        Ok(found)
     }
 
-    /// The chain's file, and how far it consists of whole lines.
-    pub fn chain(&self) -> (PathBuf, u64) {
-        let seals = self.seals.lock();
-        let (path, length) = seals.file();
-        (path.to_owned(), length)
+    /// Takes in what was sealed since the last time. Yields files of `there` that are gone by the words of the chain.
+    ///
+    /// # Errors
+    ///
+    /// The chain cannot be read.
+    pub fn follow(&self, live: &mut Live, there: &HashSet<String>) -> io::Result<Vec<String>> {
+        self.seals.follow(live, there)
     }
 
     /// Whether the writer is behind, or the disk fails: then nothing else shall use them.
@@ -107,6 +113,28 @@ impl Archive {
     }
 }
 
+impl StoredFile {
+    /// Whether it is of the same table and day as another.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        (self.table, self.day) == (other.table, other.day)
+    }
+
+    /// Whether no more rows of its day are expected at `now`, a Unix time in milliseconds.
+    pub fn is_of_the_past(&self, now: u64) -> bool {
+        let now = i64::try_from(now.saturating_sub(GRACE_MS)).unwrap_or(i64::MAX);
+        self.day < Day::of(Micros(now.saturating_mul(1_000)))
+    }
+
+    /// A file of the first day of all.
+    #[cfg(test)]
+    pub(crate) fn for_test(table: Table, id: Ulid, path: PathBuf, bytes: u64) -> Self {
+        Self { table, day: Day(0), id, name: id.timestamp_ms().to_string(), path, bytes }
+    }
+}
+
 fn sync_folder(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
+
+/// How long after midnight files of the day before are still expected: statements that run long, and an agent that was away.
+const GRACE_MS: u64 = 3_600_000;

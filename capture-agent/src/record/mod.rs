@@ -20,15 +20,21 @@ mod builders;
 mod death_tests;
 mod decision;
 mod decisions;
+#[cfg(test)]
+mod disk_tests;
 mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod gaps;
 pub mod journal;
 mod labels;
+mod layout;
 mod lists;
 mod loss;
 mod lsn;
+mod merge;
+#[cfg(test)]
+mod merge_tests;
 mod queue;
 mod results;
 mod row_group;
@@ -36,6 +42,7 @@ mod sealing;
 mod sessions;
 mod settled;
 mod statements;
+mod steady;
 #[cfg(test)]
 mod storage_tests;
 mod table;
@@ -46,6 +53,7 @@ mod writer;
 pub use archive::{Archive, StoredFile};
 pub use decision::{Decision, DecisionKind, Outcome};
 pub use journal::StateKey;
+pub use merge::{MergeError, Merging};
 pub use table::Table;
 
 use builders::Builders;
@@ -54,6 +62,7 @@ use journal::{Found, Journal, Rows as _};
 use lsn::Lsn;
 use queue::Queue;
 use settled::Settled;
+use steady::Steady;
 use writer::Writer;
 
 use crate::seal::{Anchor, KeyError, SharedChain};
@@ -179,6 +188,7 @@ pub struct Recorder {
     /// All rows before this are settled once the next commit is.
     settled: Lsn,
     archive: Archive,
+    clock: Steady,
 }
 
 impl Recorder {
@@ -217,6 +227,7 @@ impl Recorder {
             writer: Some(thread),
             settled: Lsn(0),
             archive,
+            clock: Steady::default(),
         };
         let rows = recorder.replay(&found, &settled).map_err(unwritable)?;
         let position = found.position();
@@ -242,6 +253,7 @@ impl Recorder {
     /// Time passes: hands over what has waited long enough. To be called about ten times a second.
     pub fn tick(&mut self, now: Micros) {
         let Some(journal) = &mut self.journal else { return };
+        let now = self.clock.follow(now);
         journal.tick(now);
         let (stored, waiting) = self.queue.progress();
         for rows in stored {

@@ -96,7 +96,7 @@ impl Writer {
         // Whatever ends this thread, nobody may wait for it.
         let _close = CloseOnDrop(Arc::clone(&queue));
         loop {
-            match queue.next(TICK) {
+            match queue.next(self.patience()) {
                 Next::Batch(batch) => {
                     let Batch { table, day, rows, bytes, stake, piece } = *batch;
                     self.write(table, day, &rows, &stake, Some(piece));
@@ -113,6 +113,11 @@ impl Writer {
             self.anchor();
         }
         self.close()
+    }
+
+    /// How long to wait for a batch: the journal does not wait longer than it is to.
+    fn patience(&self) -> Duration {
+        self.sync.map_or(TICK, |sync| sync.saturating_sub(self.synced.elapsed()).min(TICK))
     }
 
     fn write(&mut self, table: Table, day: Day, rows: &RecordBatch, stake: &[Loss], piece: Option<Piece>) {

@@ -6,8 +6,9 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use super::entry::{Line, What};
+use super::hex::unhex;
+use super::key::PublicKey;
 use super::{Contents, Hash};
-use crate::seal::hex::unhex;
 
 /// A chain's files that are neither removed nor replaced.
 #[derive(Debug, Default)]
@@ -37,7 +38,13 @@ impl Live {
     /// # Errors
     ///
     /// The chain cannot be read.
-    pub fn read(&mut self, chain: &Path, length: u64, there: &HashSet<String>) -> io::Result<Vec<String>> {
+    pub fn read(
+        &mut self,
+        chain: &Path,
+        length: u64,
+        key: &PublicKey,
+        there: &HashSet<String>,
+    ) -> io::Result<Vec<String>> {
         let mut left = HashSet::new();
         if length < self.read {
             // Somebody put another chain in its place.
@@ -55,12 +62,14 @@ impl Live {
             }
             self.read += read as u64;
             let Some(line) = std::str::from_utf8(&bytes).ok().and_then(Line::parse) else { continue };
+            let signed = || line.is_signed_by(key);
             let mut gone = |file: String| {
-                if there.contains(&file) {
+                // Nobody else's word is enough.
+                if there.contains(&file) && signed() {
                     left.insert(file);
                 }
             };
-            match line.seal.what {
+            match line.seal.what.clone() {
                 What::File(contents) | What::Found(contents) => {
                     left.remove(&contents.file);
                     self.add(contents);

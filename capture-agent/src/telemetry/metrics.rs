@@ -139,6 +139,9 @@ pub static JOURNAL_ERRORS: Metric =
 /// Files that a rule of retention removed.
 pub static EXPIRED_FILES: Metric =
     Metric::counter("capture_expired_files_total", "Files of the record that a rule of retention removed");
+/// Files that were merged.
+pub static MERGED_FILES: Metric =
+    Metric::counter("capture_merged_files_total", "Files of the record that others took the place of");
 /// Files that a rule of retention would remove.
 pub static OVERDUE_FILES: Metric = Metric::gauge(
     "capture_overdue_files",
@@ -177,6 +180,7 @@ pub static ALL: &[&Metric] = &[
     &RECOVERED_ROWS,
     &JOURNAL_ERRORS,
     &EXPIRED_FILES,
+    &MERGED_FILES,
     &OVERDUE_FILES,
     &KEEP_ERRORS,
 ];
