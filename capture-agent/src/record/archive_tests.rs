@@ -48,9 +48,9 @@ fn an_agent_that_died_before_the_removal_is_followed_by_one_that_removes() {
     let mut next = recorder(folder.path());
     next.statement(&session(2, MORNING), &exchange(0, MORNING, "select 2"));
     next.finish().unwrap();
+    let next = recorder(folder.path());
     fs::write(&file.path, &bytes).unwrap();
     assert_eq!(findings(folder.path()), [(file.name.clone(), Wrong::Back)]);
-    let next = recorder(folder.path());
     let there: HashSet<_> = next.archive().files().unwrap().into_iter().map(|file| file.name).collect();
     let mut live = Live::default();
     assert_eq!(next.archive().follow(&mut live, &there).unwrap(), [file.name.clone()]);

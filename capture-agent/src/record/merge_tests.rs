@@ -160,6 +160,8 @@ fn what_was_sealed_and_left_unfinished_long_ago_is_finished_too() {
     let last = FILES * STATEMENTS;
     recorder.statement(&of(last), &exchange(last, MORNING, "select 'later'"));
     recorder.finish().unwrap();
+    // It holds the file's lock.
+    drop(merging);
     fs::rename(&new, &hidden).unwrap();
     restore(&old, Path::to_owned);
     recorder_ends(folder.path());
