@@ -73,6 +73,7 @@ fn round(segment_bytes: u64) -> (u64, u64) {
         let row = RowValues {
             seq: exchange.seq,
             row: 0,
+            sql: None,
             started_at: exchange.started_at,
             columns: &columns[at],
             values: Values::DataRow(b"\0\x01\0\0\0\x04\0\0\0\0"),
@@ -156,6 +157,7 @@ fn exchange(n: u64, sql: &Arc<str>) -> Exchange {
         complete: true,
         results_truncated: false,
         params_truncated: false,
+        masked: 0,
         judged: None,
     }
 }

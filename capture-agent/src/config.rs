@@ -13,13 +13,21 @@ use crate::seal::{Anchor, hash, hex};
 
 mod approvals;
 mod compaction;
+mod events;
 mod kubernetes;
+mod masking;
+mod metrics;
 mod retention;
+mod upload;
 
 pub use approvals::{Approvals, NoGroup, Webhook};
 pub use compaction::Compaction;
+pub use events::Events;
 pub use kubernetes::Kubernetes;
+pub use masking::Masking;
+pub use metrics::Metrics;
 pub use retention::Retention;
+pub use upload::Upload;
 
 /// Everything that can be configured. Each default and its reason stand in `docs/defaults.md`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -45,13 +53,21 @@ pub struct Config {
     pub seals: Seals,
     /// Where the names of Kubernetes pods are asked for; none: nowhere.
     pub kubernetes: Option<Kubernetes>,
+    /// Where published files are uploaded to; none: nowhere.
+    pub upload: Option<Upload>,
     /// Who decides about statements that wait.
     pub approvals: Approvals,
     /// How long the record is kept; for ever without a rule.
     pub retention: Vec<Retention>,
-    /// When small files are merged.
-    pub compaction: Compaction,
-    /// Its sections `[[record]]` and `[[guardrail]]`, compiled.
+    /// When small files are merged; never if it is not there.
+    pub compaction: Option<Compaction>,
+    /// Where metrics and health are served.
+    pub metrics: Metrics,
+    /// Who elsewhere is told of statements and verdicts.
+    pub events: Vec<Events>,
+    /// What rules that mask need.
+    pub masking: Masking,
+    /// Its sections `[[record]]`, `[[guardrail]]` and `[[mask]]`, compiled.
     #[serde(skip)]
     pub policy: Policy,
     /// The file's SHA-256, in hexadecimal; none without a file.
@@ -62,6 +78,8 @@ pub struct Config {
     records: IgnoredAny,
     #[serde(rename = "guardrail")]
     guardrails: IgnoredAny,
+    #[serde(rename = "mask")]
+    masks: IgnoredAny,
 }
 
 /// What becomes of the kernel side while no agent runs.
@@ -226,7 +244,10 @@ impl Config {
         }
         self.approvals.check()?;
         self.retention.iter().try_for_each(Retention::check)?;
-        self.compaction.check()?;
+        self.compaction.map_or(Ok(()), Compaction::check)?;
+        self.upload.as_ref().map_or(Ok(()), Upload::check)?;
+        self.metrics.check()?;
+        events::check(&self.events)?;
         self.kubernetes.as_ref().map_or(Ok(()), Kubernetes::check)
     }
 
@@ -260,13 +281,18 @@ impl Default for Config {
             journal: Journal::default(),
             seals: Seals::default(),
             kubernetes: None,
+            upload: None,
             approvals: Approvals::default(),
             retention: Vec::new(),
-            compaction: Compaction::default(),
+            compaction: None,
+            masking: Masking::default(),
+            metrics: Metrics::default(),
+            events: Vec::new(),
             policy: Policy::default(),
             sha256: None,
             records: IgnoredAny,
             guardrails: IgnoredAny,
+            masks: IgnoredAny,
         }
     }
 }
@@ -305,6 +331,14 @@ impl Default for Journal {
     fn default() -> Self {
         Self { sync_ms: 1_000 }
     }
+}
+
+/// Whether what is sent to this address does not travel in clear, or not beyond this host.
+fn is_safe_url(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("http://") else { return url.starts_with("https://") };
+    ["127.0.0.1", "[::1]", "localhost"].iter().any(|host| {
+        rest.strip_prefix(host).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
+    }) && !rest.contains('@')
 }
 
 fn host_name() -> String {

@@ -16,11 +16,15 @@ pub mod session;
 
 pub mod sql;
 
+pub mod mask;
 pub mod policy;
 
 pub mod seal;
 
 pub mod record;
+
+pub mod events;
+pub mod upload;
 
 pub mod shim;
 

@@ -8,7 +8,9 @@ mod approving;
 mod capture;
 mod decisions;
 mod detach;
+mod events;
 mod examine;
+mod masking;
 mod open;
 mod origin;
 mod reload;
@@ -17,6 +19,7 @@ mod rules;
 mod servers;
 mod sessions;
 mod shim;
+mod vault;
 mod verdicts;
 
 use std::io::Write as _;
@@ -39,14 +42,18 @@ use self::rules::Rules;
 use self::servers::Servers;
 use self::sessions::Sessions;
 pub use self::shim::shim;
+use self::vault::Vault;
 use self::verdicts::Verdicts;
 use crate::cli::RunOptions;
-use crate::config::{Config, Retention};
+use crate::config::{Compaction, Config, Retention};
 use crate::enforce::Overruns;
 use crate::keep::{self, Keeper};
+use crate::mask::Masker;
 use crate::probes::{Kernel, Pins, PodList, PodNames, TlsProbes, monotonic_now};
 use crate::record::journal::SEGMENT_BYTES;
 use crate::record::{Recorder, Settings};
+use crate::telemetry::{health, http};
+use crate::upload::Upload;
 
 /// Records until SIGTERM or SIGINT; then drains, writes what it has, and returns success.
 ///
@@ -66,7 +73,10 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     let mut hangup = signal(SignalKind::hangup())?;
 
     let config = options.config;
-    let (mut recorder, recovery) = Recorder::new(Settings {
+    if let Some(address) = config.metrics.address() {
+        drop(tokio::spawn(http::serve(address)));
+    }
+    let settings = Settings {
         data_dir: config.data_dir.clone(),
         node: config.node.clone(),
         rotate_age: config.rotate_age(),
@@ -75,8 +85,11 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         segment_bytes: SEGMENT_BYTES,
         seal_key: config.seals.key.clone(),
         anchor: config.anchor(),
-    })?;
+    };
+    let (mut recorder, recovery) = Recorder::with_tap(settings, events::tap(&config)?)?;
     let keeper = keep(&config, &recorder)?;
+    let upload = config.upload.as_ref().map(|upload| upload.settings(&config.data_dir, &config.node));
+    let upload = upload.map(Upload::start).transpose()?;
     decisions::policy_loaded(&config, options.config_file.as_deref(), &mut recorder);
     let access = rights::access(&config)?;
     let pins = Pins::of(&config.kernel.pin_dir, &config.data_dir);
@@ -90,6 +103,8 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         .then(|| shim::backends(&config, options.config_file.as_deref(), &kernel))
         .transpose()?;
     kernel.set_default_orders(rules.default_orders())?;
+    let masker = Masker::new(rules.policy(), masking::key(&config, rules.policy())?);
+    let vault = Vault::open(&config)?;
     let mut verdicts = Verdicts::new(Arc::clone(rules.policy()));
     verdicts.prepare(rules.policy(), &config, &kernel)?;
     let file = options.config_file;
@@ -99,7 +114,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         kernel,
         ring,
         verdicts,
-        sessions: Sessions::new(rules),
+        sessions: Sessions::new(rules, masker, vault),
         servers: Servers::new(options.servers, access, tls, pod_names(&config)?),
         recorder,
         backends,
@@ -114,6 +129,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     capture.resume(&recovery);
     capture.scan();
     announce(capture.servers.len());
+    health::DETACHED.set(false);
 
     let stop = Arc::new(AtomicBool::new(false));
     let (wake, woken) = UnixDatagram::pair()?;
@@ -150,15 +166,25 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     let _ = wake.send(&[1]);
     // Before the writer ends, so that it need not wait for a file that is being merged.
     drop(keeper);
-    thread.join().map_err(|_| anyhow!("the capture thread panicked; this is a bug"))??;
+    let recorded = thread.join().map_err(|_| anyhow!("the capture thread panicked; this is a bug"));
+    // Whatever was published is worth storing.
+    if let Some(upload) = upload {
+        upload.finish();
+    }
+    recorded??;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Sees to what becomes of complete files.
 fn keep(config: &Config, recorder: &Recorder) -> anyhow::Result<Keeper> {
     let rules = config.retention.iter().map(Retention::rule).collect();
-    let settings =
-        keep::Settings { rules, compaction: config.compaction.rule(), ..keep::Settings::default() };
+    let uploads = config.upload.is_some();
+    // A storage would have the rows of merged files twice meanwhile.
+    let compaction = config.compaction.filter(|_| !uploads).map(Compaction::rule);
+    if compaction.is_none() && config.compaction.is_some() {
+        tracing::info!("small files are not merged, since they are uploaded");
+    }
+    let settings = keep::Settings { rules, compaction, uploads, ..keep::Settings::default() };
     Ok(Keeper::start(recorder.archive().clone(), settings)?)
 }
 

@@ -72,6 +72,7 @@ fn request(sql: &str) -> Request {
         who: Who { user: Some("mcp_agent".into()), database: Some("shop".into()), ..Who::default() },
         guardrail: "ask-first".into(),
         message: None,
+        exact: Some(sql.into()),
         sql: Some(sql.into()),
         params: vec![Some("\u{1b}[31m42".to_owned())],
         since: now,

@@ -69,6 +69,7 @@ fn request(deadline: u64) -> Request {
         who: Who { user: Some("mcp_agent".into()), ..Who::default() },
         guardrail: "ask-first".into(),
         message: None,
+        exact: Some("drop table orders".into()),
         sql: Some("drop table orders".into()),
         params: Vec::new(),
         since: monotonic_now(),

@@ -72,6 +72,12 @@ pub const WALK_GUARDED: u32 = 2;
 pub const WALK_ASTRAY: u32 = 4;
 /// [`Walk::state`]: such a message was complete.
 pub const WALK_REACHED: u32 = 8;
+/// [`Walk::state`]: a message may have passed that a verdict was needed on. Of what is prepared since nobody can vouch for it.
+pub const WALK_DOUBT: u32 = 16;
+/// [`Walk::state`]: see [`ORDER_PREPARED`].
+pub const WALK_PREPARED: u32 = 32;
+/// [`Walk::state`] of one who has lost the way.
+pub const WALK_LOST: u32 = WALK_ASTRAY | WALK_DOUBT;
 /// Messages that are followed in one receive; if it brings more, the way is lost.
 pub const WALK_MESSAGES_MOST: u32 = 128;
 
@@ -107,6 +113,9 @@ pub const ORDER_GUARD_CLOSED: u32 = 8;
 
 /// [`Orders::flags`], of `DEFAULTS`: there are guardrails, and so sessions that are armed.
 pub const ORDER_GUARDS: u32 = 16;
+
+/// [`Orders::flags`]: whatever the session has prepared may run, with whatever parameters: an Execute waits for no verdict.
+pub const ORDER_PREPARED: u32 = 32;
 
 /// Indexes of the map `BEATS`: when each process was last seen alive, in nanoseconds of `CLOCK_MONOTONIC`.
 pub mod beat {

@@ -10,8 +10,9 @@ mod site;
 
 pub use hold::{
     HOLD_ASTRAY, HOLD_CLOSED, HOLD_GSS, HOLD_GUARD, HOLD_OVER, HOLD_PASSED, HOLD_PLAINTEXT, HOLD_UNREAD,
-    HOLD_WAITING, Hold, ORDER_ARMED, ORDER_CLOSED, ORDER_GUARD_CLOSED, ORDER_GUARDS, ORDER_REQUIRED, Orders,
-    STALE_NS, WALK_ASTRAY, WALK_GUARDED, WALK_MESSAGES, WALK_MESSAGES_MOST, WALK_REACHED, Walk, beat,
+    HOLD_WAITING, Hold, ORDER_ARMED, ORDER_CLOSED, ORDER_GUARD_CLOSED, ORDER_GUARDS, ORDER_PREPARED,
+    ORDER_REQUIRED, Orders, STALE_NS, WALK_ASTRAY, WALK_DOUBT, WALK_GUARDED, WALK_LOST, WALK_MESSAGES,
+    WALK_MESSAGES_MOST, WALK_PREPARED, WALK_REACHED, Walk, beat,
 };
 pub use site::{Operand, SITE_ADDRESS, Site};
 
@@ -123,10 +124,8 @@ pub struct Tracked {
     pub ssl: u64,
     /// The set of sites that are known to be those of the backend's server; 0 before the first was met.
     pub site_set: u32,
-    /// Of the event in the making, on its way past the verifier: `FLAG_*` flags above the direction.
-    pub passing: u32,
-    /// The same: its offset.
-    pub start: u64,
+    /// Always zero.
+    pub reserved: u32,
     /// Of an armed session: how far its client's messages were followed.
     pub walk: Walk,
 }
@@ -158,7 +157,7 @@ pub struct Meta {
 
 /// Version of everything in this file that an agent reads from a kernel side that another build loaded: the
 /// events' layout and the maps' values. To be raised with every change to them.
-pub const ABI: u32 = 5;
+pub const ABI: u32 = 6;
 
 /// A session opened: payload [`OpenInfo`].
 pub const KIND_OPEN: u16 = 1;
@@ -225,8 +224,7 @@ pub const MAX_SITES: u32 = 256;
 /// buffer (`PQ_RECV_BUFFER_SIZE`, `PQ_SEND_BUFFER_SIZE` in `src/backend/libpq/pqcomm.c`).
 pub const TIERS: [usize; 6] = [128, 512, 2_048, 8_192, 32_768, 262_144];
 
-/// Chunks of the largest tier that one system call may fill. The verifier walks through each of them: twice as
-/// many is more than its limit of a million instructions allows.
+/// Events of the largest tier that one system call may fill.
 pub const MAX_CHUNKS: usize = 32;
 
 /// Bytes of one system call that are captured; more is a declared gap. The kernel's default ceiling for a
@@ -293,7 +291,7 @@ const _: () = {
     assert!(size_of::<CloseInfo>() == 48);
     assert!(size_of::<Meta>() == 16);
     assert!(size_of::<TlsCall>() == 24);
-    assert!(size_of::<Tracked>() == 208);
+    assert!(size_of::<Tracked>() == 200);
     assert!(offset_of!(Tracked, open) == 80);
     assert!(offset_of!(Tracked, call) == 128);
     assert!(align_of::<Tracked>() == 8 && align_of::<EventHeader>() == 8);

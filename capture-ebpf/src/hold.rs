@@ -6,28 +6,36 @@ use aya_ebpf::helpers::generated::bpf_send_signal;
 use capture_common::{
     FLAG_ENDED, FLAG_GSS, FLAG_HELD, FLAG_PLAINTEXT, FLAG_SEALED, FLAG_UNHELD, FRONTEND, HOLD_ASTRAY,
     HOLD_CLOSED, HOLD_GSS, HOLD_GUARD, HOLD_PASSED, HOLD_PLAINTEXT, HOLD_UNREAD, HOLD_WAITING, Hold,
-    ORDER_ARMED, ORDER_CLOSED, ORDER_GUARD_CLOSED, ORDER_REQUIRED, Orders, STALE_NS, Tracked, WALK_ASTRAY,
-    beat, counter,
+    ORDER_ARMED, ORDER_CLOSED, ORDER_GUARD_CLOSED, ORDER_PREPARED, ORDER_REQUIRED, Orders, STALE_NS, Tracked,
+    WALK_LOST, beat, counter,
 };
 
 use crate::maps::{BEATS, DEFAULTS, HOLDS, ORDERS, SITE_SETS};
-use crate::{emit, walk};
+use crate::piece::Small;
+use crate::{emit, process, walk};
 
-/// Bytes of the session found no way into the ring: `len` at the user address `buf`; `backend.start` and
-/// `backend.passing` say where they belong. If they must not be lost the backend is stopped, so that user space can
-/// read them from its memory. Whether it was.
-///
-/// A function of its own, which the verifier walks through once for each call rather than for each path to it.
+/// Bytes of the session found no way into the ring: `len` at the user address `buf`, at position `start` of the stream of
+/// `direction`. If they must not be lost the backend is stopped, so that user space can read them from its memory. Whether it
+/// was.
+#[inline(always)]
+pub fn overrun(start: u64, buf: u64, len: u64, direction: u16, flags: u32) -> bool {
+    capture_overrun(start, buf, len, Small::new(0, direction, 0, flags, 0).bits()) != 0
+}
+
+/// A global function: see [`crate::piece`].
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn overrun(backend: &mut Tracked, buf: u64, len: u64) -> bool {
-    if (backend.passing >> 16) & FLAG_HELD != 0 {
-        return unread(backend.session.tgid);
+extern "C" fn capture_overrun(start: u64, buf: u64, len: u64, small: u64) -> u64 {
+    let Some(backend) = process::backend() else { return 0 };
+    let small = Small::of_bits(small);
+    if small.flags() & FLAG_HELD != 0 {
+        return u64::from(unread(backend.session.tgid));
     }
     let orders = orders(backend);
     // What an armed session's client asks for must be known, lest a later verdict be a guess.
-    let armed = orders.flags & ORDER_ARMED != 0 && backend.passing as u16 == FRONTEND;
+    let armed = orders.flags & ORDER_ARMED != 0 && small.direction() == FRONTEND;
     if orders.flags & ORDER_REQUIRED == 0 && !armed {
-        return false;
+        return 0;
     }
     let closed = orders.flags & (if armed { ORDER_GUARD_CLOSED | ORDER_CLOSED } else { ORDER_CLOSED }) != 0;
     // SAFETY: the helper has no precondition.
@@ -36,36 +44,47 @@ pub fn overrun(backend: &mut Tracked, buf: u64, len: u64) -> bool {
         if closed {
             signal(SIGTERM);
         }
-        return false;
+        return 0;
     }
     let wait_ms = if orders.flags & ORDER_REQUIRED != 0 { orders.wait_ms } else { orders.guard_ms };
     let flags = HOLD_UNREAD | if closed { HOLD_CLOSED } else { 0 };
-    let hold = hold(backend, at, wait_ms, flags, buf, len);
-    stop(&hold, counter::HELD) & FLAG_HELD != 0
+    let hold = Hold { offset: start, buffer: buf, len, ..hold(backend, at, wait_ms, flags, small) };
+    u64::from(stop(&hold, counter::HELD) & FLAG_HELD != 0)
 }
 
-/// The client has sent `len` bytes, which the server has received at the user address `buf` and not looked at. If they
-/// complete a message that a guardrail may be about, the backend is stopped, and waits for a verdict from `at` on. What became
-/// of that is added to the event's flags in `backend.passing`, by way of which the verifier forgets it.
-///
-/// A function of its own, as [`overrun`] is.
-#[inline(never)]
-pub fn guard(backend: &mut Tracked, buf: u64, len: u64, at: u64) {
-    let orders = orders(backend);
-    if orders.flags & ORDER_ARMED == 0 {
-        backend.walk.state = WALK_ASTRAY;
-        return;
+/// The client has sent `len` bytes, which the server has received at the user address `buf` and not looked at; they stand at
+/// `start` in its stream. If they complete a message that a guardrail may be about, the backend is stopped, and waits for a
+/// verdict from `at` on. Which of the event's flags say what became of that.
+#[inline(always)]
+pub fn guard(backend: &mut Tracked, start: u64, at: u64, buf: u64, len: u64, flags: u32) -> u32 {
+    if orders(backend).flags & ORDER_ARMED == 0 {
+        backend.walk.state = WALK_LOST;
+        return 0;
     }
-    let sealed = (backend.passing >> 16) & FLAG_SEALED != 0;
-    if sealed {
+    capture_guard(start, at, buf, len, Small::new(0, FRONTEND, 0, flags, 0).bits()) as u32
+}
+
+/// A global function: see [`crate::piece`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn capture_guard(start: u64, at: u64, buf: u64, len: u64, small: u64) -> u64 {
+    let Some(backend) = process::backend() else { return 0 };
+    let small = Small::of_bits(small);
+    let orders = orders(backend);
+    if small.flags() & FLAG_SEALED != 0 {
         // SAFETY: the value is looked for, not at.
         if unsafe { SITE_SETS.get(backend.open.postmaster) }.is_some() {
-            return;
+            return 0;
         }
         // Nothing will tell what the client asks for.
-        backend.walk.state = WALK_ASTRAY;
-    } else if !walk::reaches(backend, orders.frame, buf, len) {
-        return;
+        backend.walk.state = WALK_LOST;
+    } else {
+        if orders.flags & ORDER_PREPARED != 0 && is_overdue(backend) {
+            walk::doubt(backend);
+        }
+        if !walk::reaches(backend, &orders, start, buf, len) {
+            return 0;
+        }
     }
     let closed = orders.flags & ORDER_GUARD_CLOSED != 0;
     // The shim decides nothing; and an agent that was not seen for so long decides nothing in time.
@@ -73,32 +92,36 @@ pub fn guard(backend: &mut Tracked, buf: u64, len: u64, at: u64) {
         if closed {
             signal(SIGTERM);
         }
-        return;
+        walk::doubt(backend);
+        return 0;
     }
-    let astray = backend.walk.state & WALK_ASTRAY != 0;
+    let astray = walk::is_astray(backend);
     let flags = HOLD_GUARD | if closed { HOLD_CLOSED } else { 0 } | if astray { HOLD_ASTRAY } else { 0 };
-    let hold = hold(backend, at, orders.guard_ms, flags, buf, len);
-    backend.passing |= stop(&hold, counter::GUARDED) << 16;
+    let hold = Hold { offset: start, buffer: buf, len, ..hold(backend, at, orders.guard_ms, flags, small) };
+    let stopped = stop(&hold, counter::GUARDED);
+    if stopped & FLAG_HELD == 0 {
+        walk::doubt(backend);
+    }
+    u64::from(stopped)
 }
 
+/// What is known of a hold but for its bytes.
 #[inline(always)]
-fn hold(backend: &Tracked, at: u64, wait_ms: u32, mut flags: u16, buffer: u64, len: u64) -> Hold {
-    if (backend.passing >> 16) & FLAG_PLAINTEXT != 0 {
+fn hold(backend: &Tracked, at: u64, wait_ms: u32, mut flags: u16, small: Small) -> Hold {
+    if small.flags() & FLAG_PLAINTEXT != 0 {
         flags |= HOLD_PLAINTEXT;
     }
-    if (backend.passing >> 16) & FLAG_GSS != 0 {
+    if small.flags() & FLAG_GSS != 0 {
         flags |= HOLD_GSS;
     }
     Hold {
         session: backend.session,
         at,
         deadline: at.wrapping_add(u64::from(wait_ms) * 1_000_000),
-        offset: backend.start,
-        buffer,
-        len,
-        direction: backend.passing as u16,
+        direction: small.direction(),
         flags,
         state: HOLD_WAITING,
+        ..Hold::default()
     }
 }
 
@@ -142,6 +165,13 @@ fn orders(backend: &Tracked) -> Orders {
         Some(orders) if orders.born == backend.session.born => *orders,
         _ => DEFAULTS.get(0).copied().unwrap_or_default(),
     }
+}
+
+/// Whether the session went on last without the verdict that it had waited for.
+#[inline(always)]
+fn is_overdue(backend: &Tracked) -> bool {
+    // SAFETY: user space writes it while this process is stopped only.
+    unsafe { HOLDS.get(backend.session.tgid) }.is_some_and(|hold| hold.state == HOLD_PASSED)
 }
 
 /// Whether a deadline of the session has passed and the agent has not been seen since.

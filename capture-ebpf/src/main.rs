@@ -15,6 +15,7 @@ mod hold;
 mod kernel;
 mod lifecycle;
 mod maps;
+mod piece;
 mod process;
 mod sockets;
 mod sockets_fexit;

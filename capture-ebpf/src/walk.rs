@@ -3,51 +3,93 @@
 
 use aya_ebpf::helpers::bpf_probe_read_user;
 use capture_common::{
-    Tracked, WALK_ASTRAY, WALK_GUARDED, WALK_MESSAGES, WALK_MESSAGES_MOST, WALK_REACHED, Walk,
+    ORDER_PREPARED, Orders, Tracked, WALK_ASTRAY, WALK_DOUBT, WALK_GUARDED, WALK_LOST, WALK_MESSAGES,
+    WALK_MESSAGES_MOST, WALK_PREPARED, WALK_REACHED, Walk,
 };
 
-/// Whether the `len` bytes at the user address `buf`, which stand at `backend.start` in the client's stream, complete such
-/// a message, or may do so as far as it can be told. `frame` is [`capture_common::Orders::frame`].
+use crate::process;
+
+/// Whether the `len` bytes at the user address `buf`, which stand at `start` in the client's stream, complete such
+/// a message, or may do so as far as it can be told.
 #[inline(always)]
-pub fn reaches(backend: &mut Tracked, frame: u64, buf: u64, len: u64) -> bool {
-    let start = backend.start;
+pub fn reaches(backend: &mut Tracked, orders: &Orders, start: u64, buf: u64, len: u64) -> bool {
     let place = Place(&raw mut backend.walk);
     let mut walk = place.load();
     if walk.seen != start {
         // It was not armed for a while, or bytes were lost.
-        walk.state = WALK_ASTRAY;
+        walk.state = WALK_LOST;
     }
     walk.seen = start.wrapping_add(len);
     if walk.state & WALK_ASTRAY != 0 {
         place.store(walk);
         // A message that ends behind its first byte was not seen from its beginning.
-        if frame <= start {
+        if orders.frame <= start {
             return true;
         }
         let seen = walk.seen;
-        walk = Walk { seen, next: frame - 1, state: WALK_MESSAGES, ..Walk::default() };
+        let state = WALK_MESSAGES | WALK_DOUBT;
+        walk = Walk { seen, next: orders.frame - 1, state, ..Walk::default() };
         if walk.next > start {
             walk.state |= WALK_GUARDED;
         }
     }
-    walk.state &= !WALK_REACHED;
+    walk.state &= !(WALK_REACHED | WALK_PREPARED);
+    if orders.flags & ORDER_PREPARED != 0 && walk.state & WALK_DOUBT == 0 {
+        walk.state |= WALK_PREPARED;
+    }
     place.store(walk);
-    for _ in 0..WALK_MESSAGES_MOST {
-        let mut walk = place.load();
-        let more = pass(&mut walk, buf.wrapping_sub(start));
-        place.store(walk);
-        if !more {
+    for _ in 0..WALK_MESSAGES_MOST / STRIDE {
+        if capture_stride(buf.wrapping_sub(start)) == 0 {
             return place.load().state & (WALK_REACHED | WALK_ASTRAY) != 0;
         }
     }
     walk = place.load();
-    walk.state = WALK_ASTRAY;
+    walk.state = WALK_LOST;
     place.store(walk);
     true
 }
 
+/// A message passes without the verdict that it needed.
+#[inline(always)]
+pub fn doubt(backend: &mut Tracked) {
+    let place = Place(&raw mut backend.walk);
+    let walk = place.load();
+    place.store(Walk { state: walk.state | WALK_DOUBT, ..walk });
+}
+
+/// Whether the way is lost.
+#[inline(always)]
+pub fn is_astray(backend: &mut Tracked) -> bool {
+    Place(&raw mut backend.walk).load().state & WALK_ASTRAY != 0
+}
+
+/// Passes over messages of the current process's session, [`STRIDE`] at most; `base` is the user address of the stream's
+/// position 0. 0 if nothing is left to pass over.
+///
+/// A global function: see [`crate::piece`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn capture_stride(base: u64) -> u64 {
+    let Some(backend) = process::backend() else { return 0 };
+    let place = Place(&raw mut backend.walk);
+    for _ in 0..STRIDE {
+        let mut walk = place.load();
+        let more = pass(&mut walk, base);
+        place.store(walk);
+        if !more {
+            return 0;
+        }
+    }
+    1
+}
+
+/// Messages between two looks for the session: most receives hold no more.
+const STRIDE: u32 = 8;
+const _: () = assert!(WALK_MESSAGES_MOST % STRIDE == 0);
+
 /// Where a walk stands in the map. What one round hands to the next goes through it: a number that is loaded from there is
-/// unknown to the verifier, so that all paths through a round look alike to it.
+/// unknown to the verifier, so that all paths through a round look alike to it. Two functions hold such a pointer at once, so
+/// nobody may believe to know what it leads to.
 #[derive(Clone, Copy)]
 struct Place(*mut Walk);
 
@@ -81,8 +123,7 @@ impl Place {
     }
 }
 
-/// Passes over one message, or one byte of a header that did not come in one piece; `base` is the user address of the
-/// stream's position 0. False if nothing is left to pass over.
+/// Passes over one message, or one byte of a header that did not come in one piece. False if nothing is left to pass over.
 #[inline(always)]
 fn pass(walk: &mut Walk, base: u64) -> bool {
     if walk.next > walk.seen {
@@ -123,7 +164,8 @@ fn pass(walk: &mut Walk, base: u64) -> bool {
             return lost(walk);
         }
         walk.next = walk.next.wrapping_add(1 + u64::from(length));
-        if tag == b'Q' || tag == b'P' || tag == b'E' || tag == b'F' {
+        let execute = tag == b'E' && walk.state & WALK_PREPARED == 0;
+        if tag == b'Q' || tag == b'P' || execute || tag == b'F' {
             walk.state |= WALK_GUARDED;
         }
     } else {
@@ -142,7 +184,7 @@ fn pass(walk: &mut Walk, base: u64) -> bool {
 
 #[inline(always)]
 fn lost(walk: &mut Walk) -> bool {
-    walk.state = WALK_ASTRAY;
+    walk.state = WALK_LOST;
     false
 }
 

@@ -54,7 +54,8 @@ class Client:
         value = None
         while True:
             while len(self.inbox) < 5 or len(self.inbox) < struct.unpack_from("!I", self.inbox, 1)[0] + 1:
-                assert self.fill(), "the server closed the connection"
+                if not self.fill():
+                    sys.exit(1)  # the server closed the connection: whoever waits for an answer sees the end
             length = struct.unpack_from("!I", self.inbox, 1)[0] + 1
             tag, body, self.inbox = self.inbox[:1], self.inbox[5:length], self.inbox[length:]
             if tag == b"D":

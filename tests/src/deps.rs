@@ -71,6 +71,17 @@ pub fn node_modules() -> anyhow::Result<PathBuf> {
     Ok(modules)
 }
 
+/// The folder of the object storage's servers, and of the engines that read from it.
+///
+/// # Errors
+/// They are not installed.
+pub fn stores() -> anyhow::Result<PathBuf> {
+    let stores = home().join("stores");
+    installed(stores.join("venv/.capture-requirements"))?;
+    installed(stores.join("node_modules/azurite"))?;
+    Ok(stores)
+}
+
 /// Where test dependencies lie: `$CAPTURE_DEPS`, or `.cache/capture-deps` in the home folder.
 pub fn home() -> PathBuf {
     std::env::var_os("CAPTURE_DEPS").map_or_else(

@@ -45,6 +45,23 @@ impl KernelSide {
         Ok(left)
     }
 
+    /// How many instructions the verifier walked through to accept each of its programs, by name; none where the kernel does not
+    /// tell (before Linux 5.16).
+    ///
+    /// # Errors
+    /// The kernel does not say which programs there are.
+    pub fn verified(&self) -> anyhow::Result<Vec<(String, Option<u32>)>> {
+        let mut verified = Vec::new();
+        for program in loaded_programs() {
+            let program = program?;
+            if self.programs.contains(&program.id()) {
+                let name = program.name_as_str().unwrap_or_default().to_owned();
+                verified.push((name, program.verified_instruction_count()));
+            }
+        }
+        Ok(verified)
+    }
+
     /// A counter of the kernel side, summed over all CPUs: an index of `capture_common::counter`.
     ///
     /// # Errors

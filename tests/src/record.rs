@@ -98,6 +98,8 @@ pub struct Statement {
     pub bytes_out: u64,
     pub complete: bool,
     pub results_truncated: bool,
+    #[serde(default)]
+    pub masked: u32,
 }
 
 /// One parameter of a statement.

@@ -21,18 +21,15 @@ pub enum Rights {
 }
 
 impl Rights {
-    /// Those of an agent that was not told otherwise: `CAPTURE_RIGHTS` (`own` or `withheld`) where it is set, else
-    /// withheld in the topics that look at processes most.
+    /// Those of an agent that was not told otherwise: withheld, unless `CAPTURE_RIGHTS` is `own`.
     ///
     /// # Panics
-    /// The variable has another value.
+    /// The variable has a value that means nothing.
     pub fn usual() -> Self {
         match std::env::var("CAPTURE_RIGHTS").as_deref() {
             Ok("own") => Self::Own,
-            Ok("withheld") => Self::Withheld,
+            Ok("withheld") | Err(_) => Self::Withheld,
             Ok(other) => panic!("CAPTURE_RIGHTS is neither own nor withheld but {other}"),
-            Err(_) if WITHHELD.contains(&topic().as_str()) => Self::Withheld,
-            Err(_) => Self::Own,
         }
     }
 }
@@ -59,22 +56,3 @@ pub fn as_unit(unit: &str, program: &Path) -> anyhow::Result<Command> {
 pub const AGENT: &str = "capture-agent.service";
 /// The unit file of the shim.
 pub const SHIM: &str = "capture-shim.service";
-
-/// The topic of the running test: what cargo calls its program, without the hash.
-fn topic() -> String {
-    let program = std::env::current_exe().unwrap_or_default();
-    let name = program.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-    name.rsplit_once('-').map_or(name, |(topic, _)| topic).to_owned()
-}
-
-const WITHHELD: [&str; 9] = [
-    "attach",
-    "containers",
-    "discovery",
-    "guard",
-    "guard_failures",
-    "required",
-    "restart",
-    "tls",
-    "zero_missing",
-];

@@ -83,6 +83,8 @@ impl Beside {
             .arg("--data-dir")
             .arg(data);
         command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null());
+        // Its words go where the test's go.
+        command.env("CAPTURE_LOG", "warn");
         let mut runs = match of(data) {
             Ok(shim) => Runs::Before(shim),
             // By the thread that goes on for as long as the process.

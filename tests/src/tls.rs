@@ -62,8 +62,16 @@ impl TlsClient {
     /// # Errors
     /// The connection is broken.
     pub fn query(&mut self, sql: &str) -> anyhow::Result<Option<String>> {
-        writeln!(self.commands, "query {sql}")?;
+        self.ask(sql)?;
         self.answer()
+    }
+
+    /// Sends a Query and does not wait for the reply.
+    ///
+    /// # Errors
+    /// The client has ended.
+    pub fn ask(&mut self, sql: &str) -> anyhow::Result<()> {
+        Ok(writeln!(self.commands, "query {sql}")?)
     }
 
     /// Sends Terminate and waits until the server closes.

@@ -18,7 +18,7 @@ mod auth;
 pub mod backend;
 pub mod frontend;
 
-pub use backend::Message;
+pub use backend::{Message, error};
 
 /// One connection.
 #[derive(Debug)]
@@ -187,6 +187,21 @@ impl Wire {
         }
         self.parsed += 1;
         Ok(self.inbox[self.parsed - 1])
+    }
+
+    /// Sends messages in one piece, or each by itself, and yields the replies up to ReadyForQuery.
+    ///
+    /// # Errors
+    /// As [`Wire::until_ready`].
+    pub fn exchange(&mut self, messages: &[Vec<u8>], together: bool) -> anyhow::Result<Vec<Message>> {
+        if together {
+            self.send(&messages.concat())?;
+        } else {
+            for message in messages {
+                self.send(message)?;
+            }
+        }
+        self.until_ready()
     }
 
     /// All messages up to and with the next ReadyForQuery.

@@ -102,8 +102,7 @@ fn agents_that_are_killed_while_they_merge_leave_each_row_once() -> anyhow::Resu
 #[test]
 fn a_configuration_without_compaction_merges_nothing() -> anyhow::Result<()> {
     let server = Server::start()?;
-    let config = format!("{QUICK_ROTATION}\n[compaction]\nenabled = false\nfiles = 4\n");
-    let agent = AgentOptions::default().server(&server).config(&config).start()?;
+    let agent = AgentOptions::default().server(&server).config(QUICK_ROTATION).start()?;
     for round in 0..6 {
         let mut wire = Wire::login(&server, "apart")?;
         wire.query(&format!("select {round}"))?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use tests::tls::TlsClient;
-use tests::wire::{Message, Wire, frontend};
+use tests::wire::{Wire, error, frontend};
 use tests::{Agent, AgentOptions, Server, ServerOptions, wait};
 
 /// No DROP and no DELETE without a WHERE; who reads `vault` is thrown out.
@@ -46,11 +46,10 @@ fn guarded(options: ServerOptions) -> anyhow::Result<(Server, Agent)> {
 fn a_blocked_statement_fails_with_the_guardrails_words_and_its_session_lives_on() -> anyhow::Result<()> {
     let (server, agent) = guarded(ServerOptions::default())?;
     let mut wire = Wire::login(&server, "blocked")?;
-    let error = error(&wire.query("drop table ledger")?).context("no error")?;
-    ensure!(error == "42601 syntax error at or near \"'no-ddl: schema '\"", "{error}");
-    let error =
-        self::error(&wire.query(&format!("drop table ledger {}", " ".repeat(100)))?).unwrap_or_default();
-    ensure!(error.contains("'no-ddl: schema changes go through migrations'"), "{error}");
+    let said = error(&wire.query("drop table ledger")?).context("no error")?;
+    ensure!(said == "42601 syntax error at or near \"'no-ddl: schema '\"", "{said}");
+    let said = error(&wire.query(&format!("drop table ledger {}", " ".repeat(100)))?).unwrap_or_default();
+    ensure!(said.contains("'no-ddl: schema changes go through migrations'"), "{said}");
     ensure!(rows(&mut wire)? == "5");
     wire.terminate()?;
     server.wait_idle()?;
@@ -92,19 +91,19 @@ fn in_the_extended_protocol_the_parse_fails_or_the_execute() -> anyhow::Result<(
     let mut wire = Wire::login(&server, "extended")?;
     // In one piece; then each message by itself.
     for together in [true, false] {
-        let messages = once("delete from ledger", &[]);
-        let replies = exchange(&mut wire, &messages, together)?;
+        let messages = frontend::once("delete from ledger", &[]);
+        let replies = wire.exchange(&messages, together)?;
         ensure!(error(&replies).is_some_and(|error| error.contains("'no-ddl: ")), "{replies:?}");
         // The values decide.
         for (value, runs) in [("12", true), ("13", false)] {
-            let messages = once("insert into ledger values ($1)", &[value]);
-            let replies = exchange(&mut wire, &messages, together)?;
+            let messages = frontend::once("insert into ledger values ($1)", &[value]);
+            let replies = wire.exchange(&messages, together)?;
             ensure!(error(&replies).is_none() == runs, "{value}: {replies:?}");
         }
         // Only one of several in a pipeline is denied.
-        let mut pipeline = once("insert into ledger values ($1)", &["21"]);
-        pipeline.extend(once("drop table ledger", &[]));
-        pipeline.extend(once("insert into ledger values ($1)", &["22"]));
+        let mut pipeline = frontend::once("insert into ledger values ($1)", &["21"]);
+        pipeline.extend(frontend::once("drop table ledger", &[]));
+        pipeline.extend(frontend::once("insert into ledger values ($1)", &["22"]));
         wire.send(&pipeline.concat())?;
         let failed: Vec<_> =
             (0..3).map(|_| Ok(error(&wire.until_ready()?).is_some())).collect::<anyhow::Result<_>>()?;
@@ -118,7 +117,7 @@ fn in_the_extended_protocol_the_parse_fails_or_the_execute() -> anyhow::Result<(
         let bind = |value: &str| frontend::bind("p", "s", &[], &[Some(value.into())], &[]);
         for (value, runs) in [("31", true), ("13", false)] {
             let messages = [bind(value), frontend::execute("p", 0), frontend::message(b'S', b"")];
-            let replies = exchange(&mut wire, &messages, together)?;
+            let replies = wire.exchange(&messages, together)?;
             ensure!(error(&replies).is_none() == runs, "{value}: {replies:?}");
         }
         wire.send(&[frontend::target(b'C', b'S', "s"), frontend::message(b'S', b"")].concat())?;
@@ -144,7 +143,7 @@ fn in_the_extended_protocol_the_parse_fails_or_the_execute() -> anyhow::Result<(
 fn no_cut_lets_a_statement_through() -> anyhow::Result<()> {
     let (server, agent) = guarded(ServerOptions::default())?;
     let simple = frontend::query("drop table ledger");
-    let extended = once("delete from ledger where id > $1 or true; ", &["13"]).concat();
+    let extended = frontend::once("delete from ledger where id > $1 or true; ", &["13"]).concat();
     let mut ended = 0;
     for message in [simple, extended] {
         let cuts = message.len() - if message[0] == b'P' { 5 } else { 0 };
@@ -241,7 +240,7 @@ fn a_statement_that_was_prepared_before_is_not_let_through() -> anyhow::Result<(
     let agent = AgentOptions::default().server(&server).config(RULES).start()?;
     let messages =
         [frontend::bind("", "s", &[], &[], &[]), frontend::execute("", 0), frontend::message(b'S', b"")];
-    let replies = exchange(&mut wire, &messages, true).with_context(|| agent.stderr())?;
+    let replies = wire.exchange(&messages, true).with_context(|| agent.stderr())?;
     ensure!(error(&replies).is_some(), "{replies:?}");
     ensure!(rows(&mut wire)? == "5");
     ensure!(error(&wire.query("drop table ledger")?).is_some());
@@ -264,8 +263,8 @@ fn an_sql_execute_is_judged_by_what_it_executes() -> anyhow::Result<()> {
         ensure!(rows(&mut wire)? == "5", "{sql}");
     }
     ensure!(error(&wire.query("prepare seen as select count(*) from ledger")?).is_none());
-    for messages in [vec![frontend::query("execute seen")], once("execute seen", &[])] {
-        let replies = exchange(&mut wire, &messages, true)?;
+    for messages in [vec![frontend::query("execute seen")], frontend::once("execute seen", &[])] {
+        let replies = wire.exchange(&messages, true)?;
         ensure!(error(&replies).is_none(), "{replies:?}");
     }
     wire.terminate()?;
@@ -317,7 +316,10 @@ fn of_ten_thousand_racing_inserts_exactly_the_allowed_land() -> anyhow::Result<(
                             0 | 1 => wire.query(&format!("insert into ledger values ({value})"))?,
                             _ => {
                                 let value = if denied { "13".to_owned() } else { value.to_string() };
-                                exchange(&mut wire, &once("insert into ledger values ($1)", &[&value]), true)?
+                                wire.exchange(
+                                    &frontend::once("insert into ledger values ($1)", &[&value]),
+                                    true,
+                                )?
                             }
                         };
                         ensure!(error(&replies).is_some() == denied, "{value}: {replies:?}");
@@ -374,29 +376,6 @@ fn others_are_not_stopped() -> anyhow::Result<()> {
     agent.stop()?.record.check_totals()
 }
 
-/// Parse, Bind, Execute and Sync of the unnamed statement.
-fn once(sql: &str, values: &[&str]) -> Vec<Vec<u8>> {
-    let values: Vec<_> = values.iter().map(|value| Some(value.as_bytes().to_vec())).collect();
-    vec![
-        frontend::parse("", sql, &[]),
-        frontend::bind("", "", &[], &values, &[]),
-        frontend::execute("", 0),
-        frontend::message(b'S', b""),
-    ]
-}
-
-/// Sends messages in one piece, or each by itself, and yields the replies up to ReadyForQuery.
-fn exchange(wire: &mut Wire, messages: &[Vec<u8>], together: bool) -> anyhow::Result<Vec<Message>> {
-    if together {
-        wire.send(&messages.concat())?;
-    } else {
-        for message in messages {
-            wire.send(message)?;
-        }
-    }
-    wire.until_ready()
-}
-
 /// Waits until the server has taken what was sent so far.
 fn wait_received(server: &Server, wire: &Wire) -> anyhow::Result<()> {
     let port = wire.port()?.context("no port")?;
@@ -418,10 +397,4 @@ fn rows(wire: &mut Wire) -> anyhow::Result<String> {
     let row = replies.iter().find(|reply| reply.tag == b'D').with_context(|| format!("{replies:?}"))?;
     let value = row.values().into_iter().next().flatten().context("no value")?;
     Ok(String::from_utf8(value)?)
-}
-
-/// The SQLSTATE and the words of the error among `replies`.
-fn error(replies: &[Message]) -> Option<String> {
-    let error = replies.iter().find(|reply| reply.tag == b'E')?;
-    Some(format!("{} {}", error.field(b'C')?, error.field(b'M')?))
 }

@@ -48,6 +48,14 @@ impl Client {
         })
     }
 
+    /// Sends a statement and does not wait for the answer.
+    fn ask(&mut self, sql: &str) -> anyhow::Result<()> {
+        match self {
+            Self::Plain(wire) => wire.send(&tests::wire::frontend::query(sql)),
+            Self::Tls(client) => client.ask(sql),
+        }
+    }
+
     /// Whether the statement ran; an error if the session is over.
     fn runs(&mut self, sql: &str) -> anyhow::Result<bool> {
         match self {
@@ -105,6 +113,10 @@ impl Cell {
 
     fn any_stopped(&self) -> anyhow::Result<bool> {
         Ok(self.server.sessions()?.into_iter().any(is_stopped))
+    }
+
+    fn signal_server(&self, signal: Signal) -> anyhow::Result<()> {
+        kill(self.postmaster, signal)
     }
 
     fn landed(&self) -> anyhow::Result<u64> {
@@ -267,11 +279,12 @@ fn a_full_ring() -> anyhow::Result<()> {
 /// The kernel cannot stop a backend, here for want of room in the table of holds.
 #[test]
 fn a_backend_that_cannot_be_stopped() -> anyhow::Result<()> {
-    for (on_failure, outcome) in [("open", "failed_open"), ("closed", "failed_closed")] {
-        let mut cell = Cell::new(on_failure, false, "")?;
+    everywhere(|on_failure, tls| {
+        let outcome = if on_failure == "closed" { "failed_closed" } else { "failed_open" };
+        let mut cell = Cell::new(on_failure, tls, "")?;
         KernelSide::of(cell.agent()?.pid()?)?.fill_holds()?;
         // The first one's backend has its place in the table already.
-        let mut late = Client::connect(&cell.server, false)?;
+        let mut late = Client::connect(&cell.server, tls)?;
         let ran = late.runs("insert into ledger values (1) -- deny");
         cell.failed_as_the_rule_says(&ran)?;
         cell.client = None;
@@ -283,79 +296,135 @@ fn a_backend_that_cannot_be_stopped() -> anyhow::Result<()> {
         let verdicts = record.decisions_of("verdict");
         ensure!(verdicts.iter().any(|row| row.verdict.as_deref() == Some(outcome)), "{verdicts:?}");
         cell.server.stop()?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn a_client_that_is_gone() -> anyhow::Result<()> {
-    for on_failure in ["open", "closed"] {
-        let mut cell = Cell::new(on_failure, false, "")?;
+    everywhere(|on_failure, tls| {
+        let mut cell = Cell::new(on_failure, tls, "")?;
         cell.agent()?.stall()?;
-        let Some(Client::Plain(mut wire)) = cell.client.take() else { anyhow::bail!("no client") };
-        wire.send(&tests::wire::frontend::query("insert into ledger values (2) -- deny"))?;
+        let mut client = cell.client.take().context("no client")?;
+        client.ask("insert into ledger values (2) -- deny")?;
         cell.wait_stopped()?;
-        drop(wire);
+        drop(client);
         cell.agent()?.resume()?;
         wait::until("the backend to leave", Duration::from_secs(10), || {
             Ok((cell.server.sessions()?.len() == 1).then_some(()))
         })?;
         ensure!(cell.landed()? == 0);
-        cell.unharmed()?;
-    }
-    Ok(())
+        cell.unharmed()
+    })
 }
 
 #[test]
 fn a_server_that_is_shut_down() -> anyhow::Result<()> {
-    for (signal, name) in [(Signal::TERM, "smart"), (Signal::INT, "fast"), (Signal::QUIT, "immediate")] {
-        let mut cell = Cell::new("closed", false, "")?;
-        cell.agent()?.stall()?;
-        let query = cell.hold("insert into ledger values (1)")?;
-        // The smart one waits for everybody.
-        cell.other.borrow_mut().terminate()?;
-        let postmaster =
-            i32::try_from(cell.postmaster).ok().and_then(Pid::from_raw).context("no postmaster")?;
-        kill_process(postmaster, signal)?;
-        let (client, ran) = query.join().map_err(|_| anyhow::anyhow!("panicked"))?;
-        ensure!(ran.is_err(), "{name}: {ran:?}");
-        drop(client);
-        let path = format!("/proc/{}/stat", cell.postmaster);
-        wait::until("the server to be gone", Duration::from_secs(10), || {
-            let gone = std::fs::read_to_string(&path).map_or(true, |stat| stat.contains(") Z "));
-            Ok(gone.then_some(()))
-        })
-        .context(name)?;
-        cell.agent()?.resume()?;
-        cell.agent.take().context("no agent")?.end()?;
+    everywhere(|on_failure, tls| {
+        for (signal, name) in [(Signal::TERM, "smart"), (Signal::INT, "fast"), (Signal::QUIT, "immediate")] {
+            shut_down(on_failure, tls, signal).context(name)?;
+        }
+        Ok(())
+    })
+}
+
+/// While a statement is held of which nobody decides: its session's deadline comes first.
+fn shut_down(on_failure: &str, tls: bool, signal: Signal) -> anyhow::Result<()> {
+    let mut cell = Cell::new(on_failure, tls, "")?;
+    cell.agent()?.stall()?;
+    let query = cell.hold("insert into ledger values (1)")?;
+    // A smart shutdown waits for everybody.
+    cell.other.borrow_mut().terminate()?;
+    cell.signal_server(signal)?;
+    let (client, ran) = query.join().map_err(|_| anyhow::anyhow!("panicked"))?;
+    if signal == Signal::TERM && on_failure == "open" {
+        ensure!(matches!(ran, Ok(true)), "{ran:?}");
+    } else {
+        ensure!(ran.is_err(), "{ran:?}");
     }
+    drop(client);
+    let path = format!("/proc/{}/stat", cell.postmaster);
+    wait::until("the server to be gone", Duration::from_secs(10), || {
+        let gone = std::fs::read_to_string(&path).map_or(true, |stat| stat.contains(") Z "));
+        Ok(gone.then_some(()))
+    })?;
+    cell.agent()?.resume()?;
+    cell.agent.take().context("no agent")?.end()
+}
+
+/// The server is another one then, or, after a crash, has started anew: neither frozen nor unguarded.
+#[test]
+fn a_server_that_restarts() -> anyhow::Result<()> {
+    everywhere(|on_failure, tls| {
+        restart(on_failure, tls, |cell| cell.server.restart()).context("restart")?;
+        restart(on_failure, tls, |cell| {
+            let other = cell.server.sessions()?.into_iter().find(|pid| !is_stopped(*pid));
+            kill(other.context("everybody is stopped")?, Signal::KILL)
+        })
+        .context("crash")
+    })
+}
+
+fn restart(
+    on_failure: &str,
+    tls: bool,
+    restarts: impl Fn(&mut Cell) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut cell = Cell::new(on_failure, tls, "")?;
+    cell.agent()?.stall()?;
+    let query = cell.hold("insert into ledger values (1)")?;
+    restarts(&mut cell)?;
+    let (client, ran) = query.join().map_err(|_| anyhow::anyhow!("panicked"))?;
+    ensure!(ran.is_err(), "{ran:?}");
+    drop(client);
+    cell.agent()?.resume()?;
+    wait::until("the server to accept clients", Duration::from_secs(30), || {
+        Ok(cell.server.psql("select 1").ok())
+    })?;
+    let mut client = Client::connect(&cell.server, tls)?;
+    ensure!(!client.runs("insert into ledger values (2) -- deny")?, "a denied statement ran");
+    ensure!(client.runs("insert into ledger values (3)")?, "an allowed one did not");
+    ensure!(!cell.any_stopped()?, "a backend is still stopped");
+    drop(client);
+    cell.server.wait_idle()?;
+    ensure!(cell.server.psql("select string_agg(id::text, ',' order by id) from ledger")?.trim() == "0,3");
+    cell.server.wait_idle()?;
+    cell.agent.take().context("no agent")?.end()?;
+    cell.server.stop()?;
     Ok(())
 }
 
 #[test]
 fn rules_that_change_meanwhile() -> anyhow::Result<()> {
-    let mut cell = Cell::new("closed", false, "")?;
-    cell.agent()?.stall()?;
-    let query = cell.hold("insert into ledger values (1) -- deny")?;
-    let agent = cell.agent.as_mut().context("no agent")?;
-    agent.configure(&rules("closed").replace("deny", "nothing"))?;
-    agent.resume()?;
-    let (mut client, ran) = query.join().map_err(|_| anyhow::anyhow!("panicked"))?;
-    ensure!(ran.is_ok(), "{ran:?}");
-    agent.wait_for("its rules hold from now on")?;
-    ensure!(client.runs("insert into ledger values (2) -- deny")?, "the new rules do not hold");
-    // A file that is wrong changes nothing.
-    agent.configure(&rules("closed").replace("contains", "contain"))?;
-    agent.wait_for("the old rules stay")?;
-    ensure!(client.runs("insert into ledger values (3) -- deny")?, "the old rules are gone");
-    ensure!(!client.runs("insert into ledger values (4) -- nothing")?, "the old rules are gone");
-    // And back.
-    agent.configure(&rules("closed"))?;
-    wait::until("the first rules", Duration::from_secs(5), || {
-        Ok((!client.runs("insert into ledger values (5) -- deny")?).then_some(()))
-    })?;
-    cell.client = Some(client);
-    cell.unharmed()
+    everywhere(|on_failure, tls| {
+        let mut cell = Cell::new(on_failure, tls, "")?;
+        cell.agent()?.stall()?;
+        let query = cell.hold("insert into ledger values (1) -- deny")?;
+        let agent = cell.agent.as_mut().context("no agent")?;
+        agent.configure(&rules(on_failure).replace("deny", "nothing"))?;
+        agent.resume()?;
+        let (mut client, ran) = query.join().map_err(|_| anyhow::anyhow!("panicked"))?;
+        ensure!(ran.is_ok(), "{ran:?}");
+        agent.wait_for("its rules hold from now on")?;
+        ensure!(client.runs("insert into ledger values (2) -- deny")?, "the new rules do not hold");
+        // A file that is wrong changes nothing.
+        agent.configure(&rules(on_failure).replace("contains", "contain"))?;
+        agent.wait_for("the old rules stay")?;
+        ensure!(client.runs("insert into ledger values (3) -- deny")?, "the old rules are gone");
+        ensure!(!client.runs("insert into ledger values (4) -- nothing")?, "the old rules are gone");
+        // And back.
+        agent.configure(&rules(on_failure))?;
+        wait::until("the first rules", Duration::from_secs(5), || {
+            Ok((!client.runs("insert into ledger values (5) -- deny")?).then_some(()))
+        })?;
+        cell.client = Some(client);
+        cell.unharmed()
+    })
+}
+
+fn kill(pid: u32, signal: Signal) -> anyhow::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no process")?;
+    Ok(kill_process(pid, signal)?)
 }
 
 fn start(server: &Server, data: &Path, config: &str) -> anyhow::Result<Agent> {

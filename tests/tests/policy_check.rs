@@ -123,3 +123,25 @@ fn texts_are_read_as_the_session_would_have_them_read() -> anyhow::Result<()> {
     assert!(out.contains("unknown: the text cannot be decoded"), "{out}");
     Ok(())
 }
+
+#[test]
+fn masks_are_shown_with_the_text_that_is_recorded() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("capture.toml");
+    fs::write(
+        &file,
+        "[[mask]]\nname = 'people'\nmatch = 'session.user == \"app\"'\ncolumns = ['customers.ssn']\n",
+    )?;
+    let sql = "select id from customers where ssn = 'x' and id = 5";
+    let check = |user: &str| {
+        deps::run(Command::new(deps::agent()?).arg("check").arg(&file).args(["--user", user, "--sql", sql]))
+    };
+    let shown = check("app")?;
+    assert!(shown.contains("1 masks") && shown.contains("rules: people"), "{shown}");
+    assert!(
+        shown.contains("recorded as: select id from customers where ssn = '[masked]' and id = 5"),
+        "{shown}"
+    );
+    assert!(!check("other")?.contains("masking"));
+    Ok(())
+}

@@ -94,12 +94,14 @@ impl Bench {
     fn pair(&self, versus: Versus, mode: Mode, clients: u32, captured_first: bool) -> Result<Pair> {
         let before = || match versus {
             Versus::Captured => self.direct(mode, clients),
-            Versus::Bystanding | Versus::Held => Ok(self.captured(mode, clients, None)?.captured),
+            Versus::Bystanding | Versus::Settled | Versus::Held => {
+                Ok(self.captured(mode, clients, None)?.captured)
+            }
         };
         let rules = match versus {
             Versus::Captured => None,
             Versus::Bystanding => Some(format!("match = 'session.user == \"another\"'\n{RULE}")),
-            Versus::Held => Some(RULE.to_owned()),
+            Versus::Settled | Versus::Held => Some(RULE.to_owned()),
         };
         if captured_first {
             let mut pair = self.captured(mode, clients, rules.as_deref())?;
@@ -150,15 +152,16 @@ fn ticks_per_second() -> Result<u64> {
 }
 
 /// What is compared, how pgbench speaks, and with how many clients.
-const CASES: [(Versus, Mode, u32); 8] = [
+const CASES: [(Versus, Mode, u32); 9] = [
     (Versus::Captured, Mode::Prepared, 1),
     (Versus::Captured, Mode::Prepared, 8),
     (Versus::Captured, Mode::Simple, 1),
     (Versus::Captured, Mode::Simple, 8),
     (Versus::Captured, Mode::TlsPrepared, 8),
     (Versus::Bystanding, Mode::Prepared, 8),
-    (Versus::Held, Mode::Prepared, 1),
-    (Versus::Held, Mode::Prepared, 8),
+    (Versus::Settled, Mode::Prepared, 8),
+    (Versus::Held, Mode::Simple, 1),
+    (Versus::Held, Mode::Simple, 8),
 ];
 
 /// Lets everything pass that pgbench sends.

@@ -4,6 +4,7 @@ mod debian;
 mod python_node;
 mod rust;
 mod servers;
+mod stores;
 
 use crate::shell;
 use anyhow::{Context as _, Result, bail};
@@ -28,7 +29,7 @@ pub(crate) enum For {
     Build,
     /// Run the demo: a PostgreSQL server, a driver, eBPF.
     Demo,
-    /// Run the tests: more drivers, servers of every version, lints.
+    /// Run the tests: more drivers, servers of every version, object storage, lints.
     Test,
     /// Boot other kernels in an emulated machine, and run tests there.
     Kernels,
@@ -60,6 +61,7 @@ pub(crate) fn ensure(purpose: For) -> Result<usize> {
     if purpose >= For::Test {
         done += python_node::ensure_node()?;
         done += servers::ensure()?;
+        done += stores::ensure()?;
     }
     Ok(done)
 }

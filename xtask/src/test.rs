@@ -33,14 +33,18 @@ pub(crate) fn run() -> Result<()> {
     )?;
     let other = build::other_agent()?;
     let agent = build::agent()?;
+    let end_to_end = || {
+        let mut command = shell::cargo();
+        command.args(["test", "--locked", "--no-fail-fast", "-p", "tests"]);
+        command.env("CAPTURE_AGENT", &agent).env("CAPTURE_OTHER_AGENT", &other);
+        command
+    };
     let mut tally = Tally::default();
     tally.run("unit tests", shell::cargo().args(["test", "--locked", "--no-fail-fast"]))?;
+    tally.run("end-to-end tests: real servers, real clients, real kernel", &mut end_to_end())?;
     tally.run(
-        "end-to-end tests: real servers, real clients, real kernel",
-        shell::cargo()
-            .args(["test", "--locked", "--no-fail-fast", "-p", "tests"])
-            .env("CAPTURE_AGENT", agent)
-            .env("CAPTURE_OTHER_AGENT", other),
+        "the same, in part, of an agent without a shim beside it",
+        end_to_end().args(ALONE.iter().flat_map(|topic| ["--test", topic])).env("CAPTURE_RIGHTS", "own"),
     )?;
     println!(
         "{} passed, {} failed, {} ignored in {}",
@@ -134,6 +138,9 @@ impl Tally {
         }
     }
 }
+
+/// The topics that look at servers and sessions most: everywhere else a shim does that for the agent.
+const ALONE: [&str; 5] = ["attach", "containers", "discovery", "guard", "required"];
 
 #[cfg(test)]
 mod tests {

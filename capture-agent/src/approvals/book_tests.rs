@@ -27,6 +27,7 @@ fn request(of: u8, sql: &str, deadline: u64) -> Request {
         who: Who::default(),
         guardrail: Arc::from("ask"),
         message: None,
+        exact: Some(sql.into()),
         sql: Some(sql.into()),
         params: Vec::new(),
         since: 0,

@@ -39,7 +39,7 @@ impl Grants {
         let request = &decided.request;
         let scope = match cover {
             Cover::Statement => return,
-            Cover::Text => match &request.sql {
+            Cover::Text => match &request.exact {
                 Some(sql) if sql.len() <= LONGEST_TEXT => Scope::Text(Arc::clone(sql)),
                 _ => return,
             },

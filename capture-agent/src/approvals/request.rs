@@ -19,9 +19,11 @@ pub struct Request {
     pub guardrail: Arc<str>,
     /// What the guardrail says to clients.
     pub message: Option<String>,
-    /// The statement's text; none if it is not known.
+    /// The statement's text without what is masked in it; none if it is not known.
     pub sql: Option<Arc<str>>,
-    /// Its parameters, none for NULL.
+    /// The text as it was sent: what an approval of a text covers. Shown to nobody.
+    pub exact: Option<Arc<str>>,
+    /// Its parameters, none for NULL, without what is masked.
     pub params: Vec<Option<String>>,
     /// Since when it is held.
     pub since: u64,

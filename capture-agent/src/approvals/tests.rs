@@ -22,6 +22,7 @@ fn request(sql: &str) -> Request {
         who: Who { user: Some("mcp".into()), host_pid: 4242, ..Who::default() },
         guardrail: Arc::from("ask-first"),
         message: Some("somebody looks at it".to_owned()),
+        exact: Some(sql.into()),
         sql: Some(sql.into()),
         params: vec![Some("42".to_owned()), None],
         since: now,

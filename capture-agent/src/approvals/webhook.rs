@@ -3,17 +3,13 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use ring::hmac;
-use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
-
 use super::notice::Notice;
+use crate::events::{client, secret, signature};
 use crate::probes::{monotonic_now, unix_offset};
-use crate::seal::hex;
 use crate::telemetry::metrics;
 
 /// Where notices go.
@@ -138,21 +134,16 @@ impl Courier {
 
     fn post(&self, notice: &Notice) -> Result<(), Failure> {
         let Destination { url, secret_file, .. } = &self.destination;
-        let secret = std::fs::read_to_string(secret_file)
-            .map_err(|error| Failure::Now(format!("cannot read {}: {error}", secret_file.display())))?;
-        let secret = secret.trim();
-        if secret.is_empty() {
-            return Err(Failure::Now(format!("{} is empty", secret_file.display())));
-        }
+        let secret = secret(secret_file).map_err(|error| Failure::Now(error.to_string()))?;
         let body = notice.body.to_string();
         let timestamp = monotonic_now().wrapping_add(unix_offset()) / 1_000_000_000;
-        let sent = self
-            .client()?
+        let sent = client(url, &self.destination.ca_file, PATIENCE)
+            .map_err(|error| Failure::Now(error.to_string()))?
             .post(url)
             .header("Content-Type", "application/json")
             .header("X-Capture-Delivery", notice.delivery.to_string())
             .header("X-Capture-Timestamp", timestamp.to_string())
-            .header("X-Capture-Signature", signature(secret, timestamp, &body))
+            .header("X-Capture-Signature", signature(&secret, timestamp, body.as_bytes()))
             .send(body);
         match sent {
             Ok(answer) if answer.status().is_success() => Ok(()),
@@ -164,40 +155,6 @@ impl Courier {
             Err(error) => Err(Failure::Now(error.to_string())),
         }
     }
-
-    /// A client for one request: authorities may have changed by the next.
-    fn client(&self) -> Result<ureq::Agent, Failure> {
-        let mut config = ureq::Agent::config_builder()
-            // What a statement says goes to this address and to nobody else.
-            .proxy(None)
-            .max_redirects(0)
-            .timeout_global(Some(PATIENCE));
-        if self.destination.url.starts_with("https://") {
-            let ca_file = &self.destination.ca_file;
-            let pem = std::fs::read(ca_file)
-                .map_err(|error| Failure::Now(format!("cannot read {}: {error}", ca_file.display())))?;
-            let trusted: Vec<_> = parse_pem(&pem)
-                .filter_map(|item| match item {
-                    Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                    _ => None,
-                })
-                .collect();
-            let tls = TlsConfig::builder()
-                .provider(TlsProvider::Rustls)
-                .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .root_certs(RootCerts::from(trusted))
-                .build();
-            config = config.tls_config(tls).https_only(true);
-        }
-        Ok(config.build().new_agent())
-    }
-}
-
-/// HMAC-SHA-256 (RFC 2104) over the timestamp, a point and the body.
-fn signature(secret: &str, timestamp: u64, body: &str) -> String {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-    let tag = hmac::sign(&key, format!("{timestamp}.{body}").as_bytes());
-    format!("sha256={}", hex(tag.as_ref()))
 }
 
 /// Counts a notice that is not delivered, and says so: now and again, since an alert may concern every statement.
@@ -234,15 +191,3 @@ const REMINDER_NS: u64 = 10_000_000_000;
 
 /// Nothing waits.
 const FOREVER: Duration = Duration::from_secs(3_600);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As `printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac secret` prints it.
-    #[test]
-    fn the_signature_is_the_one_that_openssl_makes() {
-        let expected = "sha256=49f24e537407743fa4a0242bb63b94b9a47ee99cbbe071ccd8a22550ae411686";
-        assert_eq!(signature("secret", 1_700_000_000, r#"{"a":1}"#), expected);
-    }
-}

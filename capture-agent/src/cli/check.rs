@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::print::brief;
 use crate::config::Config;
+use crate::mask::{Explained, Key, Masker};
 use crate::policy::{
     ConditionReport, Effect, Explanation, RowLimits, RuleReport, SessionFacts, StatementFacts,
 };
@@ -68,6 +69,8 @@ struct Answer<'a> {
     stmt: Option<Stmt<'a>>,
     #[serde(flatten)]
     explanation: Option<&'a Explanation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    masking: Option<&'a Explained>,
 }
 
 /// What the text does.
@@ -105,21 +108,42 @@ pub(super) fn check(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<Ex
         }
     });
     let explanation = asked.then(|| config.policy.explain(&session(args), facts.as_ref()));
+    let masking = asked.then(|| {
+        // A hash is shown as it looks; the agent's key is none of whoever checks a file.
+        let mut masker = Masker::new(&config.policy, Some(Key::new(b"as it looks")));
+        let text = examined.as_ref().map(|examined| &examined.text);
+        masker.explain(&session(args), text, args.standard_conforming_strings)
+    });
     let stmt = examined.as_ref().map(|examined| stmt(&examined.analysis));
     if args.json {
-        let answer =
-            Answer { file: args.file.display().to_string(), stmt, explanation: explanation.as_ref() };
+        let answer = Answer {
+            file: args.file.display().to_string(),
+            stmt,
+            explanation: explanation.as_ref(),
+            masking: masking.as_ref(),
+        };
         serde_json::to_writer(&mut *out, &answer)?;
         writeln!(out)?;
     } else {
         let (records, guardrails) =
             (config.policy.record_rules().len() - 1, config.policy.guardrails().len());
-        writeln!(out, "{}: ok, {records} recording rules, {guardrails} guardrails", args.file.display())?;
+        let masks = match config.policy.mask_rules().len() {
+            0 => String::new(),
+            masks => format!(", {masks} masks"),
+        };
+        writeln!(
+            out,
+            "{}: ok, {records} recording rules, {guardrails} guardrails{masks}",
+            args.file.display()
+        )?;
         if let Some(stmt) = &stmt {
             print_stmt(stmt, out)?;
         }
         if let Some(explanation) = &explanation {
             print(explanation, examined.is_some(), out)?;
+        }
+        if let Some(masking) = &masking {
+            print_masking(masking, out)?;
         }
     }
     out.flush()?;
@@ -216,6 +240,21 @@ fn print(explanation: &Explanation, with_statement: bool, out: &mut impl Write) 
             (None, _) if explanation.later => writeln!(out, "\n{verdict}, until its parameters are known")?,
             (None, _) => writeln!(out, "\n{verdict}")?,
         }
+    }
+    Ok(())
+}
+
+fn print_masking(masking: &Explained, out: &mut impl Write) -> anyhow::Result<()> {
+    if masking.rules.is_empty() && masking.masked == 0 {
+        return Ok(());
+    }
+    writeln!(out, "\nmasking")?;
+    if !masking.rules.is_empty() {
+        writeln!(out, "  rules: {}", masking.rules.join(", "))?;
+    }
+    if let Some(sql) = &masking.sql {
+        writeln!(out, "  masked in the text: {}", masking.masked)?;
+        writeln!(out, "  recorded as: {sql}")?;
     }
     Ok(())
 }

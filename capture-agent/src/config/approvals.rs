@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::is_safe_url;
 use crate::approvals::{Destination, group_id};
 
 /// Who decides about statements that wait, and how they are told.
@@ -67,7 +68,7 @@ impl Approvals {
             _ => {}
         }
         match &self.webhook {
-            Some(Webhook { url, .. }) if !is_safe(url) => Err(format!(
+            Some(Webhook { url, .. }) if !is_safe_url(url) => Err(format!(
                 "`approvals.webhook.url` is {url:?}; expected https://…, since statements must not travel in clear, or \
                  http://127.0.0.1, http://[::1] or http://localhost"
             )),
@@ -76,15 +77,8 @@ impl Approvals {
     }
 }
 
-fn is_safe(url: &str) -> bool {
-    let Some(rest) = url.strip_prefix("http://") else { return url.starts_with("https://") };
-    ["127.0.0.1", "[::1]", "localhost"].iter().any(|host| {
-        rest.strip_prefix(host).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
-    }) && !rest.contains('@')
-}
-
 /// Where Debian keeps them.
-fn authorities() -> PathBuf {
+pub(super) fn authorities() -> PathBuf {
     PathBuf::from("/etc/ssl/certs/ca-certificates.crt")
 }
 
@@ -113,12 +107,12 @@ mod tests {
     #[test]
     fn statements_do_not_travel_in_clear() {
         for url in ["https://hooks.example/x", "http://127.0.0.1:80/x", "http://localhost", "http://[::1]/"] {
-            assert!(is_safe(url), "{url}");
+            assert!(is_safe_url(url), "{url}");
         }
         let others =
             ["http://10.0.0.1/", "http://127.0.0.1.example/", "http://localhost:1@example/", "ftp://x", ""];
         for url in others {
-            assert!(!is_safe(url), "{url}");
+            assert!(!is_safe_url(url), "{url}");
         }
         let text = "webhook = { url = 'https://x/', secret_file = '/etc/capture/secret' }";
         let approvals: Approvals = toml::from_str(text).unwrap();

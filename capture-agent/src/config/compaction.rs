@@ -4,12 +4,10 @@ use serde::Deserialize;
 
 use crate::keep;
 
-/// When small files of a table and day are merged.
+/// When small files of a table and day are merged. Without this section, none is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Compaction {
-    /// Whether they are.
-    pub enabled: bool,
     /// So many at least, while the day lasts.
     pub files: usize,
     /// Into one of so many bytes at most.
@@ -17,9 +15,9 @@ pub struct Compaction {
 }
 
 impl Compaction {
-    /// The same for those who merge; none if nothing is merged.
-    pub fn rule(self) -> Option<keep::Compaction> {
-        self.enabled.then_some(keep::Compaction { files: self.files, bytes: self.bytes })
+    /// The same for those who merge.
+    pub fn rule(self) -> keep::Compaction {
+        keep::Compaction { files: self.files, bytes: self.bytes }
     }
 
     /// Whether what is set makes sense.
@@ -28,7 +26,7 @@ impl Compaction {
             return Err(format!("`compaction.files` is {}; expected 4 or more", self.files));
         }
         if self.bytes == 0 {
-            return Err("`compaction.bytes` is 0; expected a size, or `enabled = false`".into());
+            return Err("`compaction.bytes` is 0; expected a size; without `[compaction]` nothing is merged".into());
         }
         Ok(())
     }
@@ -36,6 +34,6 @@ impl Compaction {
 
 impl Default for Compaction {
     fn default() -> Self {
-        Self { enabled: true, files: 16, bytes: 64 << 20 }
+        Self { files: 16, bytes: 64 << 20 }
     }
 }

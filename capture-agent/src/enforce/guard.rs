@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use capture_common::Hold;
 
-use super::Backends;
+use super::{Backends, Prepared};
 use crate::policy::{Decision, Needs, OnFailure, Policy, SessionFacts, StatementFacts, Verdict};
 use crate::probes::Way;
 use crate::session::value::Encoding;
@@ -23,6 +23,8 @@ pub struct Guard {
 pub struct Unsettled {
     strings: u64,
     encoding: u64,
+    /// What is known of prepared statements.
+    pub prepared: Prepared,
 }
 
 /// A message, and what was decided about it.
@@ -32,6 +34,10 @@ pub struct Case {
     pub asked: Asked,
     /// Its text, as far as it has one and it was seen.
     pub text: Option<Arc<str>>,
+    /// The same, and its parameters, as they may be recorded and shown: without what is masked.
+    pub shown: Option<Arc<str>>,
+    /// Its parameters, none for NULL.
+    pub params: Vec<Option<String>>,
     /// What was decided.
     pub decision: Decision,
     /// Who did, if not the policy alone.
@@ -76,7 +82,8 @@ impl Guard {
             let (text, stmt) = self.examine(&asked, session, *unsettled, needs);
             unsettled.note(stmt.analysis(), asked.range.1);
             let decision = self.policy.decide(&facts, &stmt);
-            let mut case = Case { asked, text, decision, by: None };
+            unsettled.prepared.note(&asked.what, stmt.analysis(), &decision);
+            let mut case = Case { asked, text, shown: None, params: Vec::new(), decision, by: None };
             if case.is_parse() && case.decision.verdict == Verdict::Approve {
                 // To prepare it does no harm, and its Execute is asked about.
                 case.decision.verdict = Verdict::Allow;
@@ -268,6 +275,19 @@ const HEADER: u64 = 5;
 const EXECUTE_ROWS: usize = 4;
 
 impl Case {
+    /// Its parameters as they were sent, none for NULL; none if it has none or they are not known.
+    pub fn sent_params(&self) -> &[Option<String>] {
+        match &self.asked.what {
+            What::Execute { params: Some(params), .. } | What::Function { params, .. } => params,
+            _ => &[],
+        }
+    }
+
+    /// Whether anybody is told of it, and of what comes with it: of most there is nothing to tell.
+    pub fn is_told(&self) -> bool {
+        self.decision.verdict != Verdict::Allow || !self.decision.observed.is_empty()
+    }
+
     /// Whether it only prepares a statement.
     pub fn is_parse(&self) -> bool {
         matches!(self.asked.what, What::Parse { .. })

@@ -4,7 +4,9 @@
 mod backends;
 mod guard;
 mod overruns;
+mod prepared;
 
 pub use backends::Backends;
 pub use guard::{By, Case, Done, Guard, Unsettled, act};
 pub use overruns::Overruns;
+pub use prepared::Prepared;

@@ -189,6 +189,10 @@ impl Work {
     /// Merges small files, run by run, until there is none or somebody wants the thread to end.
     fn compact(&mut self, stopped: &Receiver<()>) -> Result<(), String> {
         let Some(compaction) = self.settings.compaction else { return Ok(()) };
+        // The storage would keep what was merged beside what it was merged from.
+        if self.settings.uploads || self.uploaded.is_used() {
+            return Ok(());
+        }
         loop {
             let files = self.archive.files().map_err(|error| error.to_string())?;
             // What was merged just now is a file like the others.

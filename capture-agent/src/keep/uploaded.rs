@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -15,6 +16,8 @@ pub(super) struct Uploaded {
     files: HashMap<String, String>,
     /// Bytes that were read.
     read: u64,
+    /// Which file they were read from: a long list is replaced by a shorter one.
+    inode: u64,
 }
 
 #[derive(Deserialize)]
@@ -25,7 +28,7 @@ struct Line {
 
 impl Uploaded {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, files: HashMap::new(), read: 0 }
+        Self { path, files: HashMap::new(), read: 0, inode: 0 }
     }
 
     /// Whether anything ever was.
@@ -41,8 +44,9 @@ impl Uploaded {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        if file.metadata()?.len() < self.read {
-            self.read = 0;
+        let metadata = file.metadata()?;
+        if metadata.ino() != self.inode || metadata.len() < self.read {
+            (self.read, self.inode) = (0, metadata.ino());
         }
         file.seek(SeekFrom::Start(self.read))?;
         let mut lines = BufReader::new(file);
@@ -94,5 +98,11 @@ mod tests {
         assert!(uploaded.has("b", "02"));
         uploaded.read(&HashSet::new()).unwrap();
         assert!(!uploaded.has("a", "00"));
+        // A list that took its place, and is as long.
+        let new = folder.path().join("new");
+        fs::write(&new, fs::read_to_string(&path).unwrap().replace("\"00\"", "\"03\"")).unwrap();
+        fs::rename(&new, &path).unwrap();
+        uploaded.read(&there).unwrap();
+        assert!(uploaded.has("a", "03") && uploaded.has("b", "02"));
     }
 }

@@ -1,4 +1,4 @@
-//! The rules as TOML: `[[record]]` and `[[guardrail]]`.
+//! The rules as TOML: `[[record]]`, `[[guardrail]]` and `[[mask]]`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ struct Sections {
     record: Vec<Spanned<RawRecord>>,
     #[serde(default)]
     guardrail: Vec<Spanned<RawGuardrail>>,
+    #[serde(default)]
+    mask: Vec<Spanned<RawMask>>,
 }
 
 /// `[[record]]`, as it is written.
@@ -53,6 +55,19 @@ pub(super) struct RawGuardrail {
     pub(super) max_blocked: Option<Spanned<u32>>,
 }
 
+/// `[[mask]]`, as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawMask {
+    pub(super) name: Option<Spanned<String>>,
+    #[serde(rename = "match")]
+    pub(super) matching: Option<Spanned<String>>,
+    pub(super) columns: Option<Vec<Spanned<String>>>,
+    pub(super) patterns: Option<Vec<Spanned<String>>>,
+    pub(super) params: Option<Spanned<String>>,
+    pub(super) strategy: Option<Spanned<String>>,
+}
+
 /// The policy in a file's text, or everything that is wrong with it.
 pub(super) fn compile(file: &str, otherwise: RowLimits) -> Result<Policy, PolicyErrors> {
     let sections: Sections = toml::from_str(file).map_err(|error| {
@@ -62,11 +77,9 @@ pub(super) fn compile(file: &str, otherwise: RowLimits) -> Result<Policy, Policy
     })?;
     let mut rules = Rules { file, errors: Vec::new() };
     let (records, guardrails) = (sections.record.len(), sections.guardrail.len());
-    if records.max(guardrails) > MOST_RULES {
-        rules.wrong(
-            0..0,
-            format!("there are {} rules; at most {MOST_RULES} are expected", records.max(guardrails)),
-        );
+    let most = records.max(guardrails).max(sections.mask.len());
+    if most > MOST_RULES {
+        rules.wrong(0..0, format!("there are {most} rules; at most {MOST_RULES} are expected"));
         return Err(PolicyErrors(rules.errors));
     }
     let mut names = HashSet::new();
@@ -90,8 +103,18 @@ pub(super) fn compile(file: &str, otherwise: RowLimits) -> Result<Policy, Policy
         }
         guardrail_rules.push(Arc::new(guardrail));
     }
+    names.clear();
+    let mut masks = Vec::with_capacity(sections.mask.len());
+    for raw in sections.mask {
+        let span = raw.span();
+        let Some(mask) = rules.mask(span.clone(), raw.into_inner()) else { continue };
+        if !names.insert(mask.name.clone()) {
+            rules.wrong(span, format!("there is another mask \"{}\"; names are unique", mask.name));
+        }
+        masks.push(mask);
+    }
     if rules.errors.is_empty() {
-        return Ok(Policy { records: record_rules, guardrails: guardrail_rules });
+        return Ok(Policy { records: record_rules, guardrails: guardrail_rules, masks });
     }
     rules.errors.sort_by_key(|error| error.line);
     Err(PolicyErrors(rules.errors))

@@ -12,6 +12,8 @@ mod explain;
 mod facts;
 mod fields;
 mod file;
+mod filter;
+mod mask;
 mod rule;
 mod rules;
 mod text;
@@ -22,6 +24,8 @@ pub use error::{PolicyError, PolicyErrors};
 pub use explain::{ConditionReport, Effect, Explanation, GuardrailReport, RuleReport};
 pub use facts::{SessionFacts, StatementFacts};
 pub use fields::{FIELDS, FieldInfo};
+pub use filter::Filter;
+pub use mask::{ColumnPattern, MaskRule, Strategy, ValuePattern};
 pub use rule::{Action, Approval, Guardrail, OnFailure, OnUnknown, RecordRule, RowLimits};
 
 /// Every rule of a configuration file, checked.
@@ -30,6 +34,7 @@ pub struct Policy {
     /// In the file's order, and at the end the one that takes what no other took.
     records: Vec<RecordRule>,
     guardrails: Vec<Arc<Guardrail>>,
+    masks: Vec<MaskRule>,
 }
 
 impl Policy {
@@ -57,7 +62,11 @@ impl Policy {
 impl Default for Policy {
     /// Records everything, and stops nothing.
     fn default() -> Self {
-        Self { records: vec![RecordRule::otherwise(RowLimits::default())], guardrails: Vec::new() }
+        Self {
+            records: vec![RecordRule::otherwise(RowLimits::default())],
+            guardrails: Vec::new(),
+            masks: Vec::new(),
+        }
     }
 }
 

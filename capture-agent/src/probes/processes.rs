@@ -19,20 +19,6 @@ pub fn unix_offset() -> u64 {
     clock(libc::CLOCK_REALTIME).wrapping_sub(clock(libc::CLOCK_MONOTONIC))
 }
 
-/// Raises the calling thread's priority by `levels` of nice(2); needs CAP_SYS_NICE.
-///
-/// # Errors
-///
-/// What the system says; the thread then runs as before.
-pub fn raise_priority(levels: i32) -> std::io::Result<()> {
-    // On Linux a priority belongs to a thread: 0 names the calling one.
-    // SAFETY: the call takes numbers only.
-    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -levels) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
-    }
-}
-
 /// Whether the process is stopped by a signal.
 pub(super) fn is_stopped(pid: u32) -> bool {
     status(pid, "State:").is_some_and(|state| state.starts_with('T'))

@@ -177,6 +177,11 @@ impl Ring {
         self.end() > self.position && self.spins < MOST_SPINS
     }
 
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.mask + 1
+    }
+
     /// Up to where events were handed on: what [`Ring::resume`] takes.
     pub fn position(&self) -> u64 {
         self.position

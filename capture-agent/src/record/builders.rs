@@ -20,6 +20,7 @@ use super::results::Results;
 use super::sessions::Sessions;
 use super::statements::Statements;
 use super::table::Table;
+use super::tap::Tap;
 use crate::session::{Exchange, Gap, Micros, RowValues, SessionEnd, SessionInfo};
 use crate::sql::{Analyzer, Limits};
 
@@ -37,11 +38,18 @@ pub(super) struct Builders {
     gaps: Pending<Gaps>,
     decisions: Pending<Decisions>,
     now: Micros,
+    /// Who else is told.
+    tap: Option<Box<dyn Tap>>,
 }
 
 impl Builders {
     /// No rows. Waits at most `patience` for room in `queue`; what finds none is lost.
-    pub(super) fn new(node: String, queue: Arc<Queue>, patience: Duration) -> Self {
+    pub(super) fn new(
+        node: String,
+        queue: Arc<Queue>,
+        patience: Duration,
+        tap: Option<Box<dyn Tap>>,
+    ) -> Self {
         Self {
             node,
             queue,
@@ -54,7 +62,13 @@ impl Builders {
             gaps: Pending::new(Gaps::new()),
             decisions: Pending::new(Decisions::new()),
             now: Micros(0),
+            tap,
         }
+    }
+
+    /// Who else is told.
+    pub(super) fn tap(&mut self) -> Option<&mut (dyn Tap + 'static)> {
+        self.tap.as_deref_mut()
     }
 
     /// Waits at most `patience` from now on.
@@ -188,6 +202,9 @@ impl Rows for Builders {
             .map(|text| self.analyzer.analyze(text, session.standard_conforming_strings));
         let labels = self.labels.of(session);
         self.statements.rows.append(labels, session, exchange, analysis.as_deref());
+        if let Some(tap) = &mut self.tap {
+            tap.statement(lsn.0, session, exchange, analysis.as_ref());
+        }
         if self.statements.rows.bytes() >= BATCH_BYTES {
             self.flush_statements();
         }
@@ -213,6 +230,9 @@ impl Rows for Builders {
     }
 
     fn decision(&mut self, lsn: Lsn, session: Option<&SessionInfo>, decision: &Decision) {
+        if let Some(tap) = &mut self.tap {
+            tap.decision(lsn.0, session, decision);
+        }
         let day = Day::of(decision.at);
         if self.decisions.must_turn(day, self.decisions.rows.len()) {
             self.flush_decisions();
@@ -222,6 +242,21 @@ impl Rows for Builders {
         self.decisions.rows.append(session, decision);
         if self.decisions.rows.bytes() >= BATCH_BYTES {
             self.flush_decisions();
+        }
+    }
+
+    fn told_statement(&mut self, lsn: Lsn, session: &SessionInfo, exchange: &Exchange) {
+        let Some(tap) = &mut self.tap else { return };
+        let analysis = exchange
+            .sql
+            .as_ref()
+            .map(|text| self.analyzer.analyze(text, session.standard_conforming_strings));
+        tap.statement(lsn.0, session, exchange, analysis.as_ref());
+    }
+
+    fn told_decision(&mut self, lsn: Lsn, session: Option<&SessionInfo>, decision: &Decision) {
+        if let Some(tap) = &mut self.tap {
+            tap.decision(lsn.0, session, decision);
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::policy::Action;
 use crate::session::Micros;
+use crate::telemetry::metrics::{self, Metric};
 
 /// One row of `decisions`. Whose session it is about, the recorder is told beside it.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,6 +123,21 @@ impl Outcome {
         Self::FailedOpen,
         Self::FailedClosed,
     ];
+
+    /// The metric that counts it.
+    pub(super) fn metric(self) -> Option<&'static Metric> {
+        Some(match self {
+            Self::Allowed => return None,
+            Self::Observed => &metrics::OBSERVED,
+            Self::Alerted => &metrics::ALERTED,
+            Self::Blocked => &metrics::VERDICT_BLOCKED,
+            Self::Approved => &metrics::APPROVED,
+            Self::Denied => &metrics::DENIED,
+            Self::Terminated => &metrics::TERMINATED,
+            Self::FailedOpen => &metrics::FAILED_OPEN,
+            Self::FailedClosed => &metrics::FAILED_CLOSED,
+        })
+    }
 
     /// Its word in the record.
     pub fn name(self) -> &'static str {

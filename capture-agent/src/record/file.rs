@@ -46,11 +46,16 @@ pub(super) struct GrowingFile {
     reserved: u64,
 }
 
+/// A node, as file names carry it.
+pub fn node_in_names(node: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    node.chars().map(safe).collect()
+}
+
 impl Place {
     /// The files of `node` in `data_dir`.
     pub(super) fn new(data_dir: PathBuf, node: &str) -> Self {
-        let safe = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
-        Self { data_dir, node: node.chars().map(safe).collect() }
+        Self { data_dir, node: node_in_names(node) }
     }
 
     /// The folder of a table's day.

@@ -105,6 +105,7 @@ pub(crate) fn exchange(seq: u64, started_at: Micros, sql: &str) -> Exchange {
         complete: true,
         results_truncated: false,
         params_truncated: false,
+        masked: 0,
         judged: None,
     }
 }
@@ -142,7 +143,8 @@ pub(crate) fn row(
     let fields: Vec<_> = values.iter().map(|value| value.map(str::as_bytes)).collect();
     let values = Values::Fields { fields: &fields, binary: false };
     let columns = exchange.columns.as_deref().unwrap_or_default();
-    let row = RowValues { seq: exchange.seq, row, started_at: exchange.started_at, columns, values };
+    let (seq, sql, started_at) = (exchange.seq, exchange.sql.as_ref(), exchange.started_at);
+    let row = RowValues { seq, row, sql, started_at, columns, values };
     sink.row(session, row);
 }
 

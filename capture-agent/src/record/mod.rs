@@ -46,15 +46,18 @@ mod steady;
 #[cfg(test)]
 mod storage_tests;
 mod table;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use archive::{Archive, StoredFile};
 pub use decision::{Decision, DecisionKind, Outcome};
+pub use file::node_in_names;
 pub use journal::StateKey;
 pub use merge::{MergeError, Merging};
 pub use table::Table;
+pub use tap::{Begun, Tap};
 
 use builders::Builders;
 use file::Place;
@@ -142,6 +145,9 @@ pub enum RecordError {
     /// The writer thread cannot be started, or ended early.
     #[error("the writer thread failed: {0} (see docs/errors.md#writer-failed)")]
     Writer(String),
+    /// Who is told what is recorded cannot be.
+    #[error(transparent)]
+    Tap(Box<dyn std::error::Error + Send + Sync>),
     /// Rows are lost, and the loss could not be declared in the record either.
     #[error(
         "{rows} rows could not be stored, and this is declared nowhere but here: {source} \
@@ -199,6 +205,18 @@ impl Recorder {
     /// The data directory cannot be written to, another agent writes to it as the same node, a later version wrote
     /// its journal, or the thread cannot be started.
     pub fn new(settings: Settings) -> Result<(Self, Recovery), RecordError> {
+        Self::with_tap(settings, None)
+    }
+
+    /// The same, and tells `tap` what is recorded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recorder::new`], or the tap cannot begin.
+    pub fn with_tap(
+        settings: Settings,
+        mut tap: Option<Box<dyn Tap>>,
+    ) -> Result<(Self, Recovery), RecordError> {
         let place = Place::new(settings.data_dir.clone(), &settings.node);
         let unwritable = |source| RecordError::DataDir { path: settings.data_dir.clone(), source };
         place.prepare().map_err(unwritable)?;
@@ -210,7 +228,16 @@ impl Recorder {
         let mut settled = found.settled.clone();
         settled.read_files(&place, journal.id(), found.oldest).map_err(unwritable)?;
         // Positions are never used again, also if a failure of power cost the journal its end.
-        journal.begin(settled.last().map_or(Lsn(0), |last| Lsn(last.0 + 1)), &found);
+        let mut next = settled.last().map_or(0, |last| last.0 + 1);
+        let mut again = None;
+        if let Some(tap) = &mut tap {
+            let begun = tap
+                .begin(journal.id(), found.first().map(|first| first.0), journal.next().0.max(next))
+                .map_err(RecordError::Tap)?;
+            next = next.max(begun.next);
+            again = Some(Lsn(begun.from));
+        }
+        journal.begin(Lsn(next), &found);
 
         let queue = Arc::new(Queue::new(QUEUE_BYTES));
         let shelf = Arc::clone(journal.shelf());
@@ -222,21 +249,22 @@ impl Recorder {
             .map_err(|error| RecordError::Writer(error.to_string()))?;
         let mut recorder = Self {
             journal: Some(journal),
-            builders: Builders::new(settings.node.clone(), Arc::clone(&queue), RECOVERY_PATIENCE),
+            builders: Builders::new(settings.node.clone(), Arc::clone(&queue), RECOVERY_PATIENCE, tap),
             queue,
             writer: Some(thread),
             settled: Lsn(0),
             archive,
             clock: Steady::default(),
         };
-        let rows = recorder.replay(&found, &settled).map_err(unwritable)?;
+        let rows = recorder.replay(&found, &settled, again).map_err(unwritable)?;
         let position = found.position();
         Ok((recorder, Recovery { states: found.into_states(), position, rows }))
     }
 
-    /// Records what an earlier agent had committed and not completed.
-    fn replay(&mut self, found: &Found, settled: &Settled) -> std::io::Result<u64> {
-        let rows = found.replay(settled, &mut self.builders)?;
+    /// Records what an earlier agent had committed and not completed, and tells the tap what stands at `again` or behind.
+    fn replay(&mut self, found: &Found, settled: &Settled, again: Option<Lsn>) -> std::io::Result<u64> {
+        let rows = found.replay(settled, again, &mut self.builders)?;
+        self.commit_tap();
         self.builders.flush();
         // An agent that is killed again and again must not replay more each time.
         if rows > 0 {
@@ -270,6 +298,10 @@ impl Recorder {
         self.builders.tick(now);
         let first = [waiting, self.builders.first()].into_iter().flatten().min();
         self.settled = first.map_or(journal.next(), |first| first.min(journal.next()));
+        if let Some(tap) = self.builders.tap() {
+            self.settled = self.settled.min(Lsn(tap.kept()));
+        }
+        metrics::JOURNAL_WAITING.set(journal.next().0 - self.settled.0);
     }
 
     /// Its complete files.
@@ -279,6 +311,7 @@ impl Recorder {
 
     /// Records a decision: about a session, or about all of them if none is given.
     pub fn decision(&mut self, session: Option<&SessionInfo>, decision: &Decision) {
+        decision.verdict.and_then(Outcome::metric).into_iter().for_each(|metric| metric.add(1));
         if let Some(journal) = &mut self.journal {
             self.builders.decision(journal.decision(session, decision), session, decision);
         }
@@ -306,6 +339,13 @@ impl Recorder {
             journal.commit(position);
             journal.shelf().set_settled(self.settled);
         }
+        self.commit_tap();
+    }
+
+    fn commit_tap(&mut self) {
+        if let (Some(tap), Some(journal)) = (self.builders.tap(), &self.journal) {
+            tap.commit(journal.shelf().committed().0);
+        }
     }
 
     /// Writes everything that is left, completes all files, and says what was recorded. Nothing is left to the next
@@ -332,6 +372,9 @@ impl Recorder {
         self.builders.flush();
         let journal = self.journal.take().map(|mut journal| {
             journal.commit(journal.reader().unwrap_or(0));
+            if let Some(tap) = self.builders.tap() {
+                tap.commit(journal.shelf().committed().0);
+            }
             journal
         });
         self.queue.close();
@@ -339,7 +382,9 @@ impl Recorder {
             Some(Ok(result)) => result,
             Some(Err(_)) | None => Err(RecordError::Writer("it ended early".to_owned())),
         };
-        if result.is_ok() {
+        // What only the journal has stays there, for the next agent.
+        let told = self.builders.tap().is_none_or(|tap| tap.close());
+        if result.is_ok() && told {
             journal.into_iter().for_each(|journal| journal.close(keep));
         }
         result
@@ -348,18 +393,21 @@ impl Recorder {
 
 impl Sink for Recorder {
     fn row(&mut self, session: &SessionInfo, row: RowValues<'_>) {
+        metrics::RESULT_ROWS.add(1);
         if let Some(journal) = &mut self.journal {
             self.builders.row(journal.row(session, &row), session, row);
         }
     }
 
     fn statement(&mut self, session: &SessionInfo, exchange: &Exchange) {
+        statements::metric(exchange).add(1);
         if let Some(journal) = &mut self.journal {
             self.builders.statement(journal.statement(session, exchange), session, exchange);
         }
     }
 
     fn gap(&mut self, session: &SessionInfo, gap: &Gap) {
+        metrics::GAPS.add(1);
         if let Some(journal) = &mut self.journal {
             self.builders.gap(journal.gap(session, gap), session, gap);
         }

@@ -8,7 +8,7 @@ use super::batch::{Batch, Day};
 use super::loss::{Loss, Losses};
 use super::lsn::{Lsn, Spans};
 use super::table::Table;
-use crate::telemetry::metrics;
+use crate::telemetry::{health, metrics};
 
 /// Batches on their way to the disk, bounded by their bytes.
 ///
@@ -177,6 +177,8 @@ impl Queue {
     /// Whether storage fails: then nobody waits for room.
     pub(super) fn set_failing(&self, failing: bool) {
         self.lock().failing = failing;
+        health::STORAGE.set(failing);
+        metrics::STORAGE_FAILING.set(u64::from(failing));
         self.emptied.notify_one();
     }
 

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanBuilder, Int64Builder, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{
+    ArrayRef, BooleanBuilder, Int64Builder, RecordBatch, StringArray, StringBuilder, UInt32Builder,
+};
 use arrow::error::ArrowError;
 
 use super::labels::{Labels, append_display, constant, text_bytes, texts};
@@ -14,6 +16,7 @@ use super::table::Table;
 use crate::session::value::write_text;
 use crate::session::{Direction, Exchange, Judged, Protocol, SessionInfo, Status, Verdict};
 use crate::sql::Analysis;
+use crate::telemetry::metrics::{self, Metric};
 
 /// Builds the table `statements`.
 #[derive(Debug)]
@@ -54,6 +57,7 @@ pub(super) struct Statements {
     sql_unknown: StringBuilder,
     stream_start: Vec<i64>,
     stream_end: Vec<i64>,
+    masked: UInt32Builder,
     stake: Stake,
 }
 
@@ -96,6 +100,7 @@ impl Statements {
             sql_unknown: StringBuilder::new(),
             stream_start: Vec::new(),
             stream_end: Vec::new(),
+            masked: UInt32Builder::new(),
             stake: Stake::default(),
         }
     }
@@ -138,6 +143,7 @@ impl Statements {
         let (start, end) = exchange.frontend_range;
         self.stream_start.push(number(start));
         self.stream_end.push(number(end));
+        self.masked.append_value(exchange.masked);
         self.stake.note(Loss {
             session: Some(origin.id),
             table: Table::Statements,
@@ -253,6 +259,7 @@ impl Statements {
             texts(&mut self.sql_unknown),
             numbers(&mut self.stream_start),
             numbers(&mut self.stream_end),
+            Arc::new(self.masked.finish()),
         ];
         Ok((RecordBatch::try_new(Table::Statements.schema(), columns)?, self.stake.take()))
     }
@@ -280,6 +287,17 @@ fn protocol(protocol: Protocol) -> &'static str {
         Protocol::Function => "function",
         Protocol::Copy => "copy",
         Protocol::Replication => "replication",
+    }
+}
+
+/// The metric that counts a statement.
+pub(super) fn metric(exchange: &Exchange) -> &'static Metric {
+    match status(exchange) {
+        "completed" => &metrics::COMPLETED,
+        "failed" => &metrics::FAILED,
+        "blocked" => &metrics::BLOCKED,
+        "canceled" => &metrics::CANCELED,
+        _ => &metrics::OTHER_STATEMENTS,
     }
 }
 

@@ -173,6 +173,7 @@ fn statements() -> Vec<Field> {
         text("sql_unknown"),
         count("stream_start"),
         count("stream_end"),
+        Field::new("masked", DataType::UInt32, false),
     ]
 }
 

@@ -21,7 +21,7 @@ use super::settled;
 use super::table::Table;
 use super::{RecordError, Settings, Summary};
 use crate::seal::{Chain, Contents, SharedChain, What};
-use crate::telemetry::metrics;
+use crate::telemetry::{health, metrics};
 
 /// Turns batches into files.
 pub(super) struct Writer {
@@ -95,6 +95,7 @@ impl Writer {
         let queue = Arc::clone(&self.disk.queue);
         // Whatever ends this thread, nobody may wait for it.
         let _close = CloseOnDrop(Arc::clone(&queue));
+        let _alive = health::RECORD.begin();
         loop {
             match queue.next(self.patience()) {
                 Next::Batch(batch) => {

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::enforce::{Backends, Case};
 use crate::policy::{Guardrail, OnFailure, Verdict};
 use crate::probes::{Kernel, LockWaits, is_being_ended, monotonic_now};
-use crate::session::{SessionId, SessionInfo, What};
+use crate::session::{SessionId, SessionInfo};
 
 use super::sessions::Clock;
 
@@ -56,6 +56,11 @@ impl Approving {
             node: config.node.clone(),
             waiting: HashMap::new(),
         })
+    }
+
+    /// How many backends wait for an approver.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Whether the process waits for an approver.
@@ -211,10 +216,6 @@ fn wants_approval(case: &Case) -> Option<Arc<Guardrail>> {
 }
 
 fn request(hold: &Hold, deadline: u64, case: &Case, guardrail: &Guardrail, session: &SessionInfo) -> Request {
-    let params = match &case.asked.what {
-        What::Execute { params: Some(params), .. } | What::Function { params, .. } => params.clone(),
-        _ => Vec::new(),
-    };
     Request {
         session: session.origin.id,
         who: Who {
@@ -226,8 +227,9 @@ fn request(hold: &Hold, deadline: u64, case: &Case, guardrail: &Guardrail, sessi
         },
         guardrail: guardrail.name.as_str().into(),
         message: guardrail.message.clone(),
-        sql: case.text.clone(),
-        params,
+        sql: case.shown.clone(),
+        exact: case.text.clone(),
+        params: case.params.clone(),
         since: hold.at,
         deadline,
         approval: guardrail.approval,

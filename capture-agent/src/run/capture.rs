@@ -15,13 +15,13 @@ use super::rules::Rules;
 use super::servers::Servers;
 use super::sessions::{Clock, Sessions};
 use super::verdicts::{Hands, Verdicts, give_orders};
-use super::{decisions, shim};
+use super::{decisions, masking, shim};
 use crate::config::{Config, OnStop};
 use crate::enforce::{Backends, Overruns};
-use crate::probes::{Counters, Event, Form, Kernel, Ring, Stop, Way, monotonic_now, raise_priority};
+use crate::probes::{Counters, Event, Form, Kernel, Ring, Stop, Way, monotonic_now, run_promptly};
 use crate::record::{Recorder, Recovery};
 use crate::session::Origin;
-use crate::telemetry::metrics;
+use crate::telemetry::{health, metrics};
 
 /// Everything that the capture thread owns.
 pub(super) struct Capture {
@@ -69,7 +69,7 @@ impl Capture {
         let unbroken = self.kernel.adopted
             && epoch.is_some_and(|(_, epoch)| **epoch == self.kernel.epoch.to_le_bytes())
             && recovery.position.is_none_or(|position| self.ring.resume(position));
-        self.sessions.restore(&recovery.states);
+        self.sessions.restore(&recovery.states, &mut self.recorder);
         if unbroken {
             info!(
                 sessions = self.sessions.len(),
@@ -91,9 +91,10 @@ impl Capture {
 
     /// Captures until `stop` is set; `wake` is readable then. Then drains and writes what there is.
     pub(super) fn run(mut self, stop: &AtomicBool, wake: RawFd) -> anyhow::Result<()> {
-        if let Err(error) = raise_priority(PRIORITY) {
+        if let Err(error) = run_promptly(PRIORITY) {
             debug!(%error, "the capture thread runs at normal priority");
         }
+        let _alive = health::CAPTURE.begin();
         let now = monotonic_now();
         let mut rounds = Rounds {
             clock: Clock::now(),
@@ -134,7 +135,7 @@ impl Capture {
                 match stop {
                     Stop::Held if end_of_call => verdicts.held(key, at, bytes, &mut hands),
                     Stop::Failed { ended } if end_of_call => verdicts.missed(key, offset, ended, &mut hands),
-                    _ if !from_server && hands.sessions.watched(key) => {
+                    Stop::No if !from_server && hands.sessions.watched(key) => {
                         verdicts.watch(key, offset, &mut hands);
                     }
                     _ => {}
@@ -182,13 +183,14 @@ impl Capture {
     }
 
     fn take_rules(&mut self, rules: &Rules) -> anyhow::Result<()> {
+        let key = masking::key(&self.config, rules.policy())?;
         if self.backends.is_none() && (rules.require_any() || rules.guard_any()) {
             self.backends = Some(shim::backends(&self.config, self.file.as_deref(), &self.kernel)?);
         }
         self.verdicts.prepare(rules.policy(), &self.config, &self.kernel)?;
         self.verdicts.set_policy(Arc::clone(rules.policy()));
         self.kernel.set_default_orders(rules.default_orders())?;
-        self.sessions.set_rules(rules);
+        self.sessions.set_rules(rules, key);
         Ok(())
     }
 
@@ -237,6 +239,12 @@ impl Capture {
                 fetched.map(|()| held)
             })
             .collect();
+        for (hold, fetched) in ready.iter().zip(&fetched) {
+            if fetched.is_err() {
+                self.sessions.doubt(hold.session);
+            }
+        }
+        give_orders(&mut self.kernel, &mut self.sessions);
         // Before they go on: what they wait with is nowhere else.
         self.commit();
         let Self { kernel, sessions, backends: Some(backends), verdicts, recorder, .. } = self else {
@@ -263,6 +271,7 @@ impl Capture {
         if rested || self.ring.must_acknowledge() {
             self.commit();
             rounds.commit = (now, monotonic_now().saturating_sub(now));
+            metrics::COMMIT_TIME.set(rounds.commit.1 / 1_000);
         }
     }
 
@@ -270,6 +279,7 @@ impl Capture {
         self.sessions.save(&mut self.recorder);
         self.recorder.commit(self.ring.position());
         self.ring.acknowledge();
+        health::COMMIT.now();
     }
 
     fn now_and_then(&mut self, rounds: &mut Rounds) {
@@ -279,6 +289,7 @@ impl Capture {
         }
         rounds.tick = now;
         self.kernel.beat();
+        health::CAPTURE.beat();
         self.kernel.flush_log();
         rounds.clock = Clock::now();
         let unix = rounds.clock.unix(now);
@@ -332,6 +343,10 @@ impl Capture {
         metrics::UNHELD.set(counters.unheld);
         metrics::SERVERS.set(self.servers.len() as u64);
         metrics::SESSIONS.set(self.sessions.len() as u64);
+        metrics::MASKED_VALUES.set(self.sessions.masked());
+        metrics::RING_SIZE.set(self.ring.size());
+        metrics::RING_USED.set(self.ring.end().saturating_sub(self.ring.position()));
+        metrics::WAITING.set(self.verdicts.waiting() as u64);
         if let Some(path) = &self.metrics_file
             && let Err(error) = std::fs::write(path, metrics::render())
         {
@@ -341,6 +356,7 @@ impl Capture {
 
     /// Drains what the hooks left, and writes everything. Then they are gone, or wait for the next agent.
     fn finish(mut self) -> anyhow::Result<()> {
+        health::DETACHED.set(true);
         let clock = Clock::now();
         if self.on_stop == OnStop::Stay && self.kernel.is_pinned() {
             self.drain(clock);
@@ -375,6 +391,7 @@ impl Capture {
         if let Ok(counters) = self.kernel.counters() {
             self.publish(counters);
         }
+        self.sessions.forget_key();
         self.recorder.finish()?;
         Ok(())
     }

@@ -15,6 +15,7 @@ use crate::session::{Micros, SessionInfo};
 pub(super) fn policy_loaded(config: &Config, file: Option<&Path>, recorder: &mut Recorder) {
     let rules = config.policy.record_rules().len() - 1;
     let guardrails = config.policy.guardrails().len();
+    let masks = config.policy.mask_rules().len();
     let source = match (file, &config.sha256) {
         (Some(file), Some(hash)) => format!("{} sha256:{hash}", file.display()),
         _ => "no configuration file".to_owned(),
@@ -24,10 +25,16 @@ pub(super) fn policy_loaded(config: &Config, file: Option<&Path>, recorder: &mut
         &Decision {
             reason: Some(source),
             decided_by: Some(Arc::from("agent")),
-            message: Some(format!("{rules} recording rules, {guardrails} guardrails")),
+            message: Some(summary(rules, guardrails, masks)),
             ..Decision::new(DecisionKind::PolicyLoaded, now())
         },
     );
+}
+
+/// How many rules of each kind there are.
+fn summary(rules: usize, guardrails: usize, masks: usize) -> String {
+    let masks = if masks > 0 { format!(", {masks} masks") } else { String::new() };
+    format!("{rules} recording rules, {guardrails} guardrails{masks}")
 }
 
 /// Records that a changed configuration file is wrong, and the old policy stays.
@@ -81,7 +88,7 @@ pub(super) fn verdict(
                 reason: Some(reason(&observed.reason)),
                 decided_by: Some("policy".into()),
                 held_us,
-                sql: case.text.clone(),
+                sql: case.shown.clone(),
                 message: observed.guardrail.message.clone(),
                 ..Decision::new(DecisionKind::Verdict, at)
             },
@@ -101,7 +108,7 @@ pub(super) fn verdict(
             reason: decision.reason.as_ref().map(reason),
             decided_by: Some(Arc::clone(decided_by)),
             held_us,
-            sql: case.text.clone(),
+            sql: case.shown.clone(),
             message: guardrail.and_then(|guardrail| guardrail.message.clone()),
             ..Decision::new(DecisionKind::Verdict, at)
         },

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+use super::vault;
 use crate::approvals;
 use crate::cli::DetachOptions;
 use crate::probes::Pins;
@@ -40,6 +41,7 @@ pub fn detach(options: &DetachOptions) -> anyhow::Result<ExitCode> {
         }
         // A killed agent could not; whoever finds it there would think that somebody listens.
         remove_socket(&approvals::socket(&options.config.shim.runtime_dir, &pins))?;
+        vault::forget(&options.config, pins.name());
         let removed = pins.clear().with_context(|| format!("cannot remove the pins in {folder}"))?;
         writeln!(out, "{folder}: detached, {removed} pins removed")?;
     }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use capture_common::{ORDER_ARMED, ORDER_GUARD_CLOSED, ORDER_GUARDS, Orders, SessionKey};
+use capture_common::{ORDER_ARMED, ORDER_GUARD_CLOSED, ORDER_GUARDS, ORDER_PREPARED, Orders, SessionKey};
 
 use super::decisions::recording_skipped;
 use super::rules::Rules;
-use crate::enforce::Unsettled;
+use crate::enforce::{Prepared, Unsettled};
+use crate::mask::SessionMasks;
 use crate::policy::SessionFacts;
 use crate::record::Recorder;
 use crate::session::Session;
@@ -28,6 +29,7 @@ pub(super) struct Open {
     /// The version of the prepared statements that were saved last.
     pub(super) prepared: u64,
     pub(super) guarded: Guarded,
+    pub(super) masks: SessionMasks,
 }
 
 /// What guardrails mean for a session.
@@ -54,6 +56,7 @@ impl Guarded {
     /// What the rules are, or what is known of the server, has changed: it is to be found out anew.
     pub(super) fn forget(&mut self) {
         self.known = None;
+        self.unsettled.prepared.judge_anew();
     }
 }
 
@@ -62,7 +65,8 @@ impl Open {
         let (skipped_by, skip_told) = (None, None);
         let (ruled, skip, changed, saved) = (false, false, false, false);
         let guarded = Guarded::new(rules);
-        Self { key, session, ruled, skip, skipped_by, skip_told, changed, saved, prepared: 0, guarded }
+        let masks = SessionMasks::default();
+        Self { key, session, ruled, skip, skipped_by, skip_told, changed, saved, prepared: 0, guarded, masks }
     }
 
     /// Finds the rule that is about the session, once its identity is known; of one that was open before, which it
@@ -94,12 +98,23 @@ impl Open {
         {
             return;
         }
+        self.guarded.unsettled.prepared.judge_anew();
         self.guarded.known = Some((info.user.clone(), info.application_name.clone(), ready, encrypted));
         let facts = SessionFacts::of(info, ready);
         self.guarded.watched = rules.policy().watches(&facts);
         let armed = rules.armed(&facts);
         let required = self.guarded.orders.flags & !GUARDING;
         let new = Orders { flags: required | armed.flags, guard_ms: armed.guard_ms, ..self.guarded.orders };
+        self.order(new, orders);
+    }
+
+    /// A message was decided about, or escaped: says whether an Execute waits for a verdict from now on.
+    pub(super) fn order_prepared(&mut self, orders: &mut Vec<(SessionKey, Orders)>) {
+        let mut new = self.guarded.orders;
+        new.flags &= !ORDER_PREPARED;
+        if self.guarded.unsettled.prepared == Prepared::Decided && new.flags & ORDER_ARMED != 0 {
+            new.flags |= ORDER_PREPARED;
+        }
         self.order(new, orders);
     }
 
@@ -131,4 +146,4 @@ impl Open {
 }
 
 /// The flags of orders that guardrails give.
-const GUARDING: u32 = ORDER_ARMED | ORDER_GUARD_CLOSED | ORDER_GUARDS;
+const GUARDING: u32 = ORDER_ARMED | ORDER_GUARD_CLOSED | ORDER_GUARDS | ORDER_PREPARED;

@@ -1,19 +1,24 @@
 //! The open sessions, and what the kernel's keys, clocks and reasons mean to the rooms below.
 
+mod guarding;
+mod saving;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use capture_common::{
-    BACKEND, CloseInfo, FRONTEND, Hold, OpenInfo, Orders, ROLE_BACKEND, STATE_CLOSED, SessionKey, Tracked,
+    BACKEND, CloseInfo, FRONTEND, OpenInfo, Orders, ROLE_BACKEND, STATE_CLOSED, SessionKey, Tracked,
 };
 
 use super::open::{Guarded, Open};
 use super::rules::Rules;
-use crate::enforce::{Case, Guard};
+use super::vault::Vault;
+use crate::enforce::Prepared;
+use crate::mask::{Key, Masked, Masker};
 use crate::probes::{self, Event, Form};
 use crate::record::Recorder;
 use crate::session::{
-    Close, Data, Direction, Exchange, Gap, Judged, Limits, Micros, Origin, RowValues, ServerOrigin, Session,
+    Close, Data, Direction, Exchange, Gap, Limits, Micros, Origin, RowValues, ServerOrigin, Session,
     SessionEnd, SessionInfo, Sink,
 };
 use crate::streams::Loss;
@@ -53,10 +58,13 @@ pub(super) struct Sessions {
     /// Sessions that were saved once and have ended since.
     ended: Vec<SessionKey>,
     state: Vec<u8>,
+    sealed: Vec<u8>,
+    masker: Masker,
+    vault: Vault,
 }
 
 impl Sessions {
-    pub(super) fn new(rules: Rules) -> Self {
+    pub(super) fn new(rules: Rules, masker: Masker, vault: Vault) -> Self {
         let limits = Limits::default();
         Self {
             open: HashMap::default(),
@@ -68,11 +76,18 @@ impl Sessions {
             changed: Vec::new(),
             ended: Vec::new(),
             state: Vec::new(),
+            sealed: Vec::new(),
+            masker,
+            vault,
         }
     }
 
     /// Other rules hold from now on; the kernel side has been told what they mean for sessions that it does not know.
-    pub(super) fn set_rules(&mut self, rules: &Rules) {
+    pub(super) fn set_rules(&mut self, rules: &Rules, key: Option<Key>) {
+        self.masker.set_rules(rules.policy());
+        if let Some(key) = key {
+            self.masker.set_key(key);
+        }
         self.rules = rules.clone();
         self.watching = rules.watch_any();
         for open in self.open.values_mut() {
@@ -103,17 +118,21 @@ impl Sessions {
             origin.backend_pid = key.tgid;
         }
         let at = origin.started_at;
+        let whole = !origin.partial;
         let session = Session::new(origin, self.limits);
         self.changed.push(key.tgid);
         let mut open = Open { changed: true, ..Open::new(key, session, &self.rules) };
+        if whole {
+            open.guarded.unsettled.prepared = Prepared::Nothing;
+        }
         open.rule(&self.rules, &mut self.orders);
         if self.watching {
             open.arm(&self.rules, &mut self.orders);
         }
-        if let Some(stale) = self.open.insert(key.tgid, open) {
+        if let Some(mut stale) = self.open.insert(key.tgid, open) {
             // Its end was never told; its process id is in use again.
             self.ended.extend(stale.saved.then_some(stale.key));
-            stale.session.stop(at, recorder);
+            stale.session.stop(at, &mut Masked::new(&mut self.masker, &mut stale.masks, recorder));
         }
     }
 
@@ -139,7 +158,7 @@ impl Sessions {
         if open.skip {
             open.session.data(data, &mut Skipped(recorder));
         } else {
-            open.session.data(data, recorder);
+            open.session.data(data, &mut Masked::new(&mut self.masker, &mut open.masks, recorder));
         }
         if !open.ruled {
             open.rule(&self.rules, &mut self.orders);
@@ -150,53 +169,9 @@ impl Sessions {
         true
     }
 
-    /// Whether any guardrail may be about the session.
-    #[inline]
-    pub(super) fn watched(&self, key: SessionKey) -> bool {
-        self.watching && self.open.get(&key.tgid).is_some_and(|open| open.key == key && open.guarded.watched)
-    }
-
-    /// What is decided about what the client asks for with bytes behind `offset`, by the kernel side's count; and where that
-    /// is in its stream. None if the session is not known.
-    pub(super) fn decide(
-        &mut self,
-        key: SessionKey,
-        offset: u64,
-        guard: &mut Guard,
-    ) -> Option<(u64, Vec<Case>)> {
-        let open = self.open.get_mut(&key.tgid).filter(|open| open.key == key)?;
-        let start = open.session.place_of(offset);
-        Some((start, guard.decide(&open.session, &mut open.guarded.unsettled, start)))
-    }
-
-    /// The session's facts, and a place for what was decided about the messages at offsets of its client's stream.
-    pub(super) fn judge(&mut self, key: SessionKey, judged: impl Iterator<Item = (u64, Judged)>) {
-        let Some(open) = self.open.get_mut(&key.tgid).filter(|open| open.key == key) else { return };
-        for (offset, judged) in judged {
-            open.session.note_verdict(offset, Arc::new(judged));
-        }
-    }
-
     /// What is known of a session.
     pub(super) fn info(&self, key: SessionKey) -> Option<&SessionInfo> {
         self.open.get(&key.tgid).filter(|open| open.key == key).map(|open| open.session.info())
-    }
-
-    /// The session's orders, with the place where its client's next message begins, if that is known.
-    pub(super) fn orders_with_frame(&self, key: SessionKey) -> Option<Orders> {
-        let open = self.open.get(&key.tgid).filter(|open| open.key == key)?;
-        Some(Orders { frame: open.session.next_message()?.saturating_add(1), ..open.guarded.orders })
-    }
-
-    /// Whether all was seen that the client had sent when its backend was stopped.
-    pub(super) fn has_received(&self, hold: &Hold) -> bool {
-        let open = self.open.get(&hold.session.tgid).filter(|open| open.key == hold.session);
-        open.is_some_and(|open| open.session.has_received(hold.offset.saturating_add(hold.len)))
-    }
-
-    /// What the kernel side is to be told since this was last asked.
-    pub(super) fn orders(&mut self) -> impl Iterator<Item = (SessionKey, Orders)> {
-        self.orders.drain(..)
     }
 
     /// Bytes passed, perhaps of a session that is not known yet: then `origin` says what it looks like from outside, by
@@ -248,7 +223,7 @@ impl Sessions {
             if open.skip {
                 open.session.close(close, &mut Skipped(recorder));
             } else {
-                open.session.close(close, recorder);
+                open.session.close(close, &mut Masked::new(&mut self.masker, &mut open.masks, recorder));
             }
         }
     }
@@ -282,7 +257,8 @@ impl Sessions {
                 && open.key == entry.session
             {
                 open.session.socket_at(entry.socket);
-                advance(&mut open.session, entry.told, entry.loss, at, recorder);
+                let mut sink = Masked::new(&mut self.masker, &mut open.masks, recorder);
+                advance(&mut open.session, entry.told, entry.loss, at, &mut sink);
                 open.touch(&mut self.changed);
             }
         }
@@ -312,7 +288,8 @@ impl Sessions {
         let known = &open.session.info().origin;
         let same = (known.client_addr, known.client_port) == (origin.client_addr, origin.client_port)
             && known.client_port.is_some();
-        if !same || !open.session.resume_at(moved, origin.started_at, recorder) {
+        let mut sink = Masked::new(&mut self.masker, &mut open.masks, recorder);
+        if !same || !open.session.resume_at(moved, origin.started_at, &mut sink) {
             self.left.insert(key.tgid, open);
             return false;
         }
@@ -331,9 +308,9 @@ impl Sessions {
 
     /// The sessions that were set aside and not taken up are written as they stand.
     pub(super) fn stop_left(&mut self, at: Micros, recorder: &mut Recorder) {
-        for (_, open) in self.left.drain() {
+        for (_, mut open) in self.left.drain() {
             self.ended.extend(open.saved.then_some(open.key));
-            open.session.stop(at, recorder);
+            open.session.stop(at, &mut Masked::new(&mut self.masker, &mut open.masks, recorder));
         }
     }
 
@@ -346,7 +323,7 @@ impl Sessions {
             if open.skip {
                 open.session.stop(at, &mut Skipped(recorder));
             } else {
-                open.session.stop(at, recorder);
+                open.session.stop(at, &mut Masked::new(&mut self.masker, &mut open.masks, recorder));
             }
         }
     }
@@ -366,67 +343,14 @@ impl Sessions {
         }
     }
 
-    /// Hands the state of every session that has changed to the recorder.
-    pub(super) fn save(&mut self, recorder: &mut Recorder) {
-        for key in self.ended.drain(..) {
-            for part in [Part::Rest, Part::Prepared, Part::Skipped] {
-                recorder.forget_state(state_key(key, part));
-            }
-        }
-        for tgid in self.changed.drain(..) {
-            let Some(open) = self.open.get_mut(&tgid) else { continue };
-            open.changed = false;
-            if open.tell_skip(recorder)
-                && let Some(rule) = &open.skip_told
-            {
-                recorder.save_state(state_key(open.key, Part::Skipped), rule.as_bytes());
-            }
-            self.state.clear();
-            open.session.save(&mut self.state);
-            recorder.save_state(state_key(open.key, Part::Rest), &self.state);
-            let prepared = open.session.prepared_version();
-            if prepared != open.prepared {
-                self.state.clear();
-                open.session.save_prepared(&mut self.state);
-                recorder.save_state(state_key(open.key, Part::Prepared), &self.state);
-                open.prepared = prepared;
-            }
-            open.saved = true;
-        }
-        // One session's large state must not be held forever.
-        self.state.shrink_to(MOST_SPARE);
+    /// Values masked so far.
+    pub(super) fn masked(&self) -> u64 {
+        self.masker.masked()
     }
 
-    /// Takes over the sessions of an earlier agent. Those that this one cannot read are left out.
-    pub(super) fn restore(&mut self, states: &[([u8; 16], Vec<u8>)]) {
-        let prepared: HashMap<_, _> = states
-            .iter()
-            .filter_map(|(key, state)| Some((parse_key(*key, Part::Prepared)?, state.as_slice())))
-            .collect();
-        for (key, state) in states {
-            let Some(key) = parse_key(*key, Part::Rest) else { continue };
-            let prepared = prepared.get(&key).copied().unwrap_or_default();
-            match Session::restore(state, prepared, self.limits) {
-                Ok(session) => {
-                    let prepared = session.prepared_version();
-                    let mut open = Open { saved: true, prepared, ..Open::new(key, session, &self.rules) };
-                    open.skip_told = states
-                        .iter()
-                        .find(|(of, _)| *of == state_key(key, Part::Skipped))
-                        .and_then(|(_, rule)| str::from_utf8(rule).ok())
-                        .map(Arc::from);
-                    open.rule(&self.rules, &mut self.orders);
-                    if self.watching {
-                        open.arm(&self.rules, &mut self.orders);
-                    }
-                    self.open.insert(key.tgid, open);
-                }
-                Err(error) => {
-                    tracing::warn!(pid = key.tgid, %error, "a session cannot be taken over");
-                    self.ended.push(key);
-                }
-            }
-        }
+    /// Nothing is left to a next agent, not even a way to read it.
+    pub(super) fn forget_key(&self) {
+        self.vault.forget();
     }
 }
 
@@ -435,35 +359,6 @@ fn count_unnamed(session: &Session) {
     let server = &session.info().origin.server;
     metrics::UNNAMED_PODS.add(u64::from(server.pod_uid.is_some() && server.pod.is_none()));
 }
-
-/// What of a session a saved state holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    Rest,
-    Prepared,
-    /// The rule because of which it is left out of the record, as the record says.
-    Skipped,
-}
-
-/// Names a saved state: the session, in 12 bytes, and the part.
-fn state_key(key: SessionKey, part: Part) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&key.born.to_le_bytes());
-    bytes[8..12].copy_from_slice(&key.tgid.to_le_bytes());
-    bytes[12] = part as u8;
-    bytes
-}
-
-/// The session, if the state is this part of one.
-fn parse_key(bytes: [u8; 16], part: Part) -> Option<SessionKey> {
-    let (born, rest) = bytes.split_first_chunk()?;
-    let (tgid, _) = rest.split_first_chunk()?;
-    let key = SessionKey { born: u64::from_le_bytes(*born), tgid: u32::from_le_bytes(*tgid), reserved: 0 };
-    (state_key(key, part) == bytes).then_some(key)
-}
-
-/// Capacity that is kept between two rounds of saving.
-const MOST_SPARE: usize = 1 << 20;
 
 /// A session that a rule skips: it is counted, and nothing of what it says is recorded.
 struct Skipped<'a>(&'a mut Recorder);
@@ -482,7 +377,7 @@ impl Sink for Skipped<'_> {
     }
 }
 
-fn advance(session: &mut Session, end: [u64; 2], loss: [u32; 2], at: Micros, recorder: &mut Recorder) {
+fn advance(session: &mut Session, end: [u64; 2], loss: [u32; 2], at: Micros, recorder: &mut impl Sink) {
     for (direction, index) in [(Direction::Frontend, FRONTEND), (Direction::Backend, BACKEND)] {
         let index = usize::from(index);
         session.advance_to(direction, end[index], Loss::from_code(loss[index]), at, recorder);

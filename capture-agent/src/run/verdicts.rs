@@ -60,6 +60,11 @@ impl Verdicts {
         Ok(())
     }
 
+    /// How many backends wait for an approver.
+    pub(super) fn waiting(&self) -> usize {
+        self.approving.as_ref().map_or(0, Approving::waiting)
+    }
+
     /// A session is over.
     pub(super) fn ended(&mut self, session: SessionId) {
         if let Some(approving) = &mut self.approving {
@@ -70,12 +75,20 @@ impl Verdicts {
     /// A client's bytes have come, at `offset` by the kernel side's count, and their backend goes on: what guardrails that
     /// only watch would have caught is noted.
     pub(super) fn watch(&mut self, key: SessionKey, offset: u64, hands: &mut Hands<'_>) {
+        let passes = hands.sessions.passes_executes(key);
         let Some((_, cases)) = hands.sessions.decide(key, offset, &mut self.guard) else { return };
+        if passes && cases.iter().any(|case| case.decision.verdict != Verdict::Allow) {
+            return self.escaped(key, cases, false, hands);
+        }
         if let Some(session) = hands.sessions.info(key) {
             for case in &cases {
                 self.alert(None, case, session);
                 decisions::verdict(session, case, Outcome::Allowed, &"policy".into(), None, hands.recorder);
             }
+        }
+        if passes {
+            // It was decided when it was prepared.
+            hands.sessions.judge(key, judged(&cases, Done::On, 0));
         }
     }
 
@@ -83,7 +96,14 @@ impl Verdicts {
     /// session was told to end.
     pub(super) fn missed(&mut self, key: SessionKey, offset: u64, ended: bool, hands: &mut Hands<'_>) {
         give_orders(hands.kernel, hands.sessions);
-        let Some((_, mut cases)) = hands.sessions.decide(key, offset, &mut self.guard) else { return };
+        let Some((_, cases)) = hands.sessions.decide(key, offset, &mut self.guard) else { return };
+        self.escaped(key, cases, ended, hands);
+    }
+
+    /// Messages went on without a verdict, unless their session was told to end.
+    fn escaped(&mut self, key: SessionKey, mut cases: Vec<Case>, ended: bool, hands: &mut Hands<'_>) {
+        hands.sessions.doubt(key);
+        give_orders(hands.kernel, hands.sessions);
         let mut must_end = false;
         for case in cases.iter_mut().filter(|case| case.decision.verdict != Verdict::Allow) {
             case.fail(UNHELD);
@@ -147,6 +167,8 @@ impl Verdicts {
         let Some((start, mut cases)) = hands.sessions.decide(key, hold.offset, &mut self.guard) else {
             return;
         };
+        // Before it goes on, too: whether an Execute waits.
+        give_orders(hands.kernel, hands.sessions);
         if hold.flags & HOLD_ASTRAY != 0
             && let Some(orders) = hands.sessions.orders_with_frame(key)
             && let Err(error) = hands.kernel.set_orders(key, orders)
@@ -203,18 +225,7 @@ impl Verdicts {
                 decisions::verdict(session, case, outcome, &decided_by(case), Some(held_us), hands.recorder);
             }
         }
-        let judged = cases.iter().map(|case| {
-            let verdict = match outcome(case, done) {
-                Outcome::Allowed | Outcome::FailedOpen => session::Verdict::Allowed,
-                Outcome::Approved => session::Verdict::Approved,
-                Outcome::Denied => session::Verdict::Denied,
-                _ => session::Verdict::Blocked,
-            };
-            let guardrail = case.decision.guardrail.as_ref().map(|guardrail| guardrail.name.as_str().into());
-            let judged = Judged { verdict, guardrail, decided_by: Some(decided_by(case)), held_us };
-            (case.asked.range.0, judged)
-        });
-        hands.sessions.judge(key, judged);
+        hands.sessions.judge(key, judged(cases, done, held_us));
     }
 
     /// Tells of what guardrails with `alert` caught.
@@ -225,6 +236,21 @@ impl Verdicts {
             approving.alert(hold, case, &observed.guardrail, &reason, session);
         }
     }
+}
+
+/// What is recorded of the messages, with the place of each in the client's stream.
+fn judged(cases: &[Case], done: Done, held_us: u64) -> impl Iterator<Item = (u64, Judged)> {
+    cases.iter().map(move |case| {
+        let verdict = match outcome(case, done) {
+            Outcome::Allowed | Outcome::FailedOpen => session::Verdict::Allowed,
+            Outcome::Approved => session::Verdict::Approved,
+            Outcome::Denied => session::Verdict::Denied,
+            _ => session::Verdict::Blocked,
+        };
+        let guardrail = case.decision.guardrail.as_ref().map(|guardrail| guardrail.name.as_str().into());
+        let judged = Judged { verdict, guardrail, decided_by: Some(decided_by(case)), held_us };
+        (case.asked.range.0, judged)
+    })
 }
 
 fn decided_by(case: &Case) -> Arc<str> {

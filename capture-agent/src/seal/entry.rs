@@ -122,6 +122,12 @@ impl<'a> Line<'a> {
     }
 }
 
+/// What a line says that need not be verified: its seal's number, when that was made, and what was sealed. None if it is
+/// no seal.
+pub fn read(line: &str) -> Option<(u64, String, What)> {
+    Line::parse(line).map(|Line { seal, .. }| (seal.number, seal.at, seal.what))
+}
+
 impl What {
     /// The file that it is about.
     pub(super) fn file(&self) -> &str {

@@ -14,18 +14,21 @@ mod finding;
 mod hex;
 mod key;
 mod live;
+mod pieces;
 #[cfg(test)]
 mod tests;
 mod verify;
 
 pub use anchor::Anchor;
 pub use chain::{Chain, SharedChain};
-pub use entry::{Contents, Merged, Replaced, What};
+pub use entry::{Contents, Merged, Replaced, What, read as read_line};
 pub use finding::{Finding, Wrong};
 pub use hex::hex;
 pub use key::{KeyError, PublicKey, SigningKey};
 pub use live::{Live, Sealed};
 pub use verify::{Checked, Report, Request, VerifyError, verify};
+
+pub use pieces::name as piece_name;
 
 use ring::digest::{Context, SHA256, digest};
 
@@ -74,7 +77,7 @@ fn to_hash(bytes: &[u8]) -> Hash {
 pub const FOLDER: &str = "seals";
 
 /// How the names of chains end.
-const CHAIN: &str = "jsonl";
+pub(crate) const CHAIN: &str = "jsonl";
 
 /// How the names of their public keys end.
-const PUBLIC_KEY: &str = "pub";
+pub(crate) const PUBLIC_KEY: &str = "pub";

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::io::{self, BufRead as _, Read as _};
 use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
@@ -14,7 +14,7 @@ use super::entry::{self, Contents, Line};
 use super::finding::{Finding, Wrong};
 use super::hex::hex;
 use super::key::{KeyError, PublicKey};
-use super::{CHAIN, FOLDER, Hasher, PUBLIC_KEY};
+use super::{CHAIN, FOLDER, Hasher, PUBLIC_KEY, pieces};
 
 /// What is to be verified.
 #[derive(Clone, Debug, Default)]
@@ -184,7 +184,7 @@ fn read_chain(
     let mut chain = ChainRead::default();
     name.clone_into(&mut chain.checked.node);
     chain.checked.key = key.name();
-    let mut lines = BufReader::new(File::open(path).map_err(unreadable)?);
+    let mut lines = pieces::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     let mut previous = entry::none();
     let mut next = 0;

@@ -201,6 +201,8 @@ pub struct Exchange {
     pub results_truncated: bool,
     /// Whether a parameter, or the text, was longer than what is kept of one message.
     pub params_truncated: bool,
+    /// How many values of it were masked, in its text, parameters, rows and error: 0 until it is recorded.
+    pub masked: u32,
     /// What was decided about it before it ran; none if no guardrail was asked.
     pub judged: Option<Arc<Judged>>,
 }
@@ -318,6 +320,8 @@ pub struct RowValues<'a> {
     pub seq: u64,
     /// 0-based number of the row in the statement.
     pub row: u64,
+    /// The statement's text, as far as it is known: [`Exchange::sql`]. Not recorded with the row.
+    pub sql: Option<&'a Arc<str>>,
     /// The statement's [`Exchange::started_at`]: rows are filed under their statement's date.
     pub started_at: Micros,
     /// The columns, as far as they are known. May be shorter than the row.
@@ -376,7 +380,7 @@ pub enum GapReason {
 }
 
 /// Why a session ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EndReason {
     /// The client sent Terminate.
     Terminate,
@@ -393,7 +397,7 @@ pub enum EndReason {
 }
 
 /// A session's totals, when it ends.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SessionEnd {
     /// When it ended; none if it is still open.
     pub ended_at: Option<Micros>,

@@ -1,5 +1,8 @@
 //! Rows and statements that are held back until it is certain that replies were paired rightly.
 
+use std::sync::Arc;
+
+use super::saved::clipped;
 use super::{Column, Exchange, Gap, Micros, RowValues, SessionEnd, SessionInfo, Sink, Status, Values};
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +21,15 @@ pub(super) struct Hold {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Held {
-    Row { seq: u64, row: u64, started_at: Micros, columns: Box<[Column]>, values: HeldValues },
+    Row {
+        seq: u64,
+        row: u64,
+        #[serde(serialize_with = "clipped::text")]
+        sql: Option<Arc<str>>,
+        started_at: Micros,
+        columns: Box<[Column]>,
+        values: HeldValues,
+    },
     Statement(Box<Exchange>),
 }
 
@@ -41,7 +52,7 @@ impl Hold {
         }
         for held in self.held {
             match held {
-                Held::Row { seq, row, started_at, columns, values } => {
+                Held::Row { seq, row, sql, started_at, columns, values } => {
                     let (data, fields, binary) = match &values {
                         HeldValues::DataRow(data) => (Some(&**data), Vec::new(), false),
                         HeldValues::Fields { fields, binary } => {
@@ -52,7 +63,8 @@ impl Hold {
                         Some(data) => Values::DataRow(data),
                         None => Values::Fields { fields: &fields, binary },
                     };
-                    sink.row(info, RowValues { seq, row, started_at, columns: &columns, values });
+                    let sql = sql.as_ref();
+                    sink.row(info, RowValues { seq, row, sql, started_at, columns: &columns, values });
                 }
                 Held::Statement(exchange) => sink.statement(info, &exchange),
             }
@@ -98,6 +110,7 @@ impl Sink for Hold {
             self.held.push(Held::Row {
                 seq: row.seq,
                 row: row.row,
+                sql: row.sql.cloned(),
                 started_at: row.started_at,
                 columns,
                 values,

@@ -21,7 +21,7 @@ mod saved;
 pub mod split;
 mod sync;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod value;
 
 pub use asked::{Asked, What};

@@ -7,7 +7,7 @@
 
 use serde::Deserialize;
 
-use super::{Limits, Session};
+use super::{EndReason, Limits, Session, SessionEnd, SessionInfo};
 
 /// Why a state cannot be used: it was saved by an agent of another layout, or it is damaged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +40,28 @@ impl Session {
         write(self.conversation.prepared(), out);
     }
 
+    /// Appends what may be read by anybody: who the session is, and its totals so far. No text and no value that the
+    /// client or the server has sent is part of it.
+    pub fn save_outline(&self, out: &mut Vec<u8>) {
+        write(&LAYOUT, out);
+        write(&self.info, out);
+        write(&self.totals(None, EndReason::AgentStopped), out);
+    }
+
+    /// What [`Session::save_outline`] has written.
+    ///
+    /// # Errors
+    ///
+    /// Another version's layout, or damaged bytes.
+    pub fn read_outline(outline: &[u8]) -> Result<(SessionInfo, SessionEnd), RestoreError> {
+        let (found, rest) = postcard::take_from_bytes(outline)?;
+        if found != LAYOUT {
+            return Err(RestoreError::Layout { found });
+        }
+        let (info, rest) = postcard::take_from_bytes(rest)?;
+        Ok((info, postcard::from_bytes(rest)?))
+    }
+
     /// The session whose state this is.
     ///
     /// # Errors
@@ -62,7 +84,7 @@ fn write(value: &impl serde::Serialize, out: &mut Vec<u8>) {
 }
 
 /// To be raised with every change to a type that a [`Session`] is made of: `tests::saved` notices.
-const LAYOUT: u16 = 6;
+const LAYOUT: u16 = 7;
 
 /// What of a long message's parts is saved: its beginning. It is saved again with each step of its session, and a
 /// copy of 64 MiB each time would cost more than the end of a text that only matters if the agent dies meanwhile.

@@ -199,6 +199,11 @@ impl Talk {
         self
     }
 
+    /// What was sent, call by call.
+    pub(crate) fn calls(&self) -> Vec<(Direction, Vec<u8>)> {
+        self.0.iter().map(|call| (call.direction, call.bytes.clone())).collect()
+    }
+
     /// Length of both streams.
     pub(crate) fn ends(&self) -> [u64; 2] {
         let mut ends = [0; 2];

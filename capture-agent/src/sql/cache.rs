@@ -13,8 +13,8 @@ use super::Analysis;
 ///
 /// A set-associative table: each text has two places. A text that is hit moves to the first one, and only the
 /// second one is given to newcomers, so a stream of texts that never come back does not wash out those that do.
-pub(super) struct RecentTexts {
-    sets: Box<[Set]>,
+pub(crate) struct RecentTexts<T> {
+    sets: Box<[Set<T>]>,
     /// Bytes of the texts in the table that are longer than [`SHORT`].
     long_bytes: usize,
     hasher: RandomState,
@@ -22,20 +22,25 @@ pub(super) struct RecentTexts {
 
 /// Where a text's places are, and what tells it from most others.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key(u64);
+pub(crate) struct Key(u64);
 
-#[derive(Default)]
-struct Set {
-    first: Option<Entry>,
-    second: Option<Entry>,
+struct Set<T> {
+    first: Option<Entry<T>>,
+    second: Option<Entry<T>>,
     /// The last text that was noted but not kept: it is kept when it comes again.
     waiting: Option<u64>,
 }
 
-struct Entry {
+struct Entry<T> {
     key: Key,
     text: Arc<str>,
-    analysis: Arc<Analysis>,
+    known: Arc<T>,
+}
+
+impl<T> Default for Set<T> {
+    fn default() -> Self {
+        Self { first: None, second: None, waiting: None }
+    }
 }
 
 /// Number of sets; a power of two.
@@ -45,16 +50,16 @@ const SHORT: usize = 8 << 10;
 /// The most bytes that longer texts in the table may have.
 const LONG_BYTES: usize = 8 << 20;
 
-impl Default for RecentTexts {
+impl<T> Default for RecentTexts<T> {
     fn default() -> Self {
         let sets = std::iter::repeat_with(Set::default).take(SETS).collect();
         Self { sets, long_bytes: 0, hasher: RandomState::default() }
     }
 }
 
-impl RecentTexts {
+impl<T> RecentTexts<T> {
     /// The key of a text in a session with these `standard_conforming_strings`.
-    pub(super) fn key(&self, text: &Arc<str>, standard_conforming_strings: bool) -> Key {
+    pub(crate) fn key(&self, text: &Arc<str>, standard_conforming_strings: bool) -> Key {
         let hash = if text.len() <= SHORT {
             self.hasher.hash_one(text.as_bytes())
         } else {
@@ -64,7 +69,8 @@ impl RecentTexts {
         Key(hash & !1 | u64::from(standard_conforming_strings))
     }
 
-    pub(super) fn find(&mut self, key: Key, text: &Arc<str>) -> Option<&Arc<Analysis>> {
+    /// What is known of the text.
+    pub(crate) fn find(&mut self, key: Key, text: &Arc<str>) -> Option<&Arc<T>> {
         let set = self.sets.get_mut(place(key))?;
         if !set.first.as_ref().is_some_and(|entry| entry.is(key, text)) {
             if !set.second.as_ref().is_some_and(|entry| entry.is(key, text)) {
@@ -72,11 +78,11 @@ impl RecentTexts {
             }
             std::mem::swap(&mut set.first, &mut set.second);
         }
-        set.first.as_ref().map(|entry| &entry.analysis)
+        set.first.as_ref().map(|entry| &entry.known)
     }
 
     /// Keeps the text if it was noted before.
-    pub(super) fn note(&mut self, key: Key, text: &Arc<str>, analysis: &Arc<Analysis>) {
+    pub(crate) fn note(&mut self, key: Key, text: &Arc<str>, known: &Arc<T>) {
         let Some(set) = self.sets.get_mut(place(key)) else {
             return;
         };
@@ -84,7 +90,7 @@ impl RecentTexts {
             set.waiting = Some(key.0);
             return;
         }
-        let entry = Entry { key, text: Arc::clone(text), analysis: Arc::clone(analysis) };
+        let entry = Entry { key, text: Arc::clone(text), known: Arc::clone(known) };
         if self.long_bytes + entry.long_bytes() > LONG_BYTES {
             self.sets.fill_with(Set::default);
             self.long_bytes = 0;
@@ -105,7 +111,7 @@ fn place(key: Key) -> usize {
     (key.0 >> 1) as usize % SETS
 }
 
-impl Entry {
+impl<T> Entry<T> {
     fn is(&self, key: Key, text: &Arc<str>) -> bool {
         self.key == key && (Arc::ptr_eq(&self.text, text) || self.text == *text)
     }
@@ -115,7 +121,7 @@ impl Entry {
     }
 }
 
-impl fmt::Debug for RecentTexts {
+impl<T> fmt::Debug for RecentTexts<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecentTexts").field("long_bytes", &self.long_bytes).finish_non_exhaustive()
     }

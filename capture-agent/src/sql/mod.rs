@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-mod cache;
+pub(crate) mod cache;
 mod depth;
 mod examine;
 mod fastpath;
@@ -17,7 +17,7 @@ mod parse;
 mod relations;
 mod second;
 mod shape;
-mod tree;
+pub(crate) mod tree;
 
 use cache::{RecentTexts, Shapes};
 pub use examine::{Examined, Examiner, Opinions, Reading};
@@ -150,7 +150,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Analyzer {
     limits: Limits,
-    recent: RecentTexts,
+    recent: RecentTexts<Analysis>,
     shapes: Shapes,
     /// The shape of the text at hand.
     shape: Vec<u8>,
@@ -201,6 +201,23 @@ impl Analyzer {
             .and_then(|text| parse::analysis(text, standard_conforming_strings, self.limits.depth))
             .unwrap_or_else(|unknown| Analysis { unknown: Some(unknown), ..Analysis::default() })
     }
+}
+
+/// What `read` makes of a text's parse tree, whose root has the list `stmts`.
+///
+/// # Errors
+///
+/// Why there is none.
+pub(crate) fn with_tree<T: Send>(
+    text: &str,
+    standard_conforming_strings: bool,
+    limits: Limits,
+    read: impl FnOnce(&tree::Node) -> T + Send,
+) -> Result<T, Unknown> {
+    if text.len() > limits.text_bytes {
+        return Err(Unknown::TooLong);
+    }
+    parse::with_tree(text, standard_conforming_strings, limits.depth, |tree| Ok(read(tree)))
 }
 
 impl Default for Analyzer {

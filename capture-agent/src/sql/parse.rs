@@ -19,27 +19,55 @@ pub(super) fn analysis(
     standard_conforming_strings: bool,
     max_depth: usize,
 ) -> Result<Analysis, Unknown> {
+    let options = options(standard_conforming_strings);
+    with_tree(text, standard_conforming_strings, max_depth, |tree| {
+        let mut analysis = Analysis::default();
+        relations::collect(tree, &mut analysis);
+        if tree.list("stmts").is_empty() {
+            return Ok(analysis);
+        }
+        let fingerprint = pg_query::fingerprint(text, options, 0).map_err(|error| unknown(&error))?;
+        analysis.fingerprint = Some(fingerprint.hex);
+        Ok(analysis)
+    })
+}
+
+/// What `read` makes of the text's parse tree.
+///
+/// # Errors
+///
+/// Why there is no tree; `max_depth` counts as [`depth::bounded`] does.
+pub(super) fn with_tree<T: Send>(
+    text: &str,
+    standard_conforming_strings: bool,
+    max_depth: usize,
+    read: impl FnOnce(&Node) -> Result<T, Unknown> + Send,
+) -> Result<T, Unknown> {
     if memchr::memchr(0, text.as_bytes()).is_some() {
         return Err(Unknown::ZeroByte);
     }
     let depth = depth::bounded(text, standard_conforming_strings, max_depth).ok_or(Unknown::TooDeep)?;
-    let options = if standard_conforming_strings {
-        ParserOptions::DEFAULT
-    } else {
-        ParserOptions::DISABLE_STANDARD_CONFORMING_STRINGS
-    };
+    let options = options(standard_conforming_strings);
     if depth <= SHALLOW {
-        return guarded(text, options);
+        return guarded(text, options, read);
     }
     thread::scope(|scope| {
         thread::Builder::new()
             .name("parse".to_owned())
             .stack_size(STACK_BASE + depth * STACK_PER_LEVEL)
-            .spawn_scoped(scope, || guarded(text, options))
+            .spawn_scoped(scope, || guarded(text, options, read))
             .map_err(|_| Unknown::Parser)?
             .join()
             .map_err(|_| Unknown::Parser)?
     })
+}
+
+fn options(standard_conforming_strings: bool) -> ParserOptions {
+    if standard_conforming_strings {
+        ParserOptions::DEFAULT
+    } else {
+        ParserOptions::DISABLE_STANDARD_CONFORMING_STRINGS
+    }
 }
 
 /// Texts nested no deeper than this are parsed on the caller's stack: 256 KiB of it, 1 MiB without optimization.
@@ -55,23 +83,19 @@ const STACK_PER_LEVEL: usize = 64 << 10;
 static PARSER: Mutex<()> = Mutex::new(());
 
 /// Runs the parser; a panic in code that is not ours is an unknown text, no end of the agent.
-fn guarded(text: &str, options: ParserOptions) -> Result<Analysis, Unknown> {
+fn guarded<T>(
+    text: &str,
+    options: ParserOptions,
+    read: impl FnOnce(&Node) -> Result<T, Unknown>,
+) -> Result<T, Unknown> {
     let _alone = PARSER.lock().unwrap_or_else(PoisonError::into_inner);
-    catch_unwind(AssertUnwindSafe(|| parsed(text, options))).unwrap_or(Err(Unknown::Parser))
-}
-
-fn parsed(text: &str, options: ParserOptions) -> Result<Analysis, Unknown> {
-    let result = pg_query::parse(text, options).map_err(|error| unknown(&error))?;
-    let tree = Node::of(&result.protobuf).ok_or(Unknown::Parser)?;
-    drop(result);
-    let mut analysis = Analysis::default();
-    relations::collect(&tree, &mut analysis);
-    if tree.list("stmts").is_empty() {
-        return Ok(analysis);
-    }
-    let fingerprint = pg_query::fingerprint(text, options, 0).map_err(|error| unknown(&error))?;
-    analysis.fingerprint = Some(fingerprint.hex);
-    Ok(analysis)
+    let parsed = || {
+        let result = pg_query::parse(text, options).map_err(|error| unknown(&error))?;
+        let tree = Node::of(&result.protobuf).ok_or(Unknown::Parser)?;
+        drop(result);
+        read(&tree)
+    };
+    catch_unwind(AssertUnwindSafe(parsed)).unwrap_or(Err(Unknown::Parser))
 }
 
 fn unknown(error: &pg_query::Error) -> Unknown {

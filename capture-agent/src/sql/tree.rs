@@ -7,16 +7,16 @@ use serde::ser::{self, Serialize};
 
 /// One node of the parse tree.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// The node's type as in `src/include/nodes/parsenodes.h`, without underscores.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// The fields that are neither zero, false nor empty.
     fields: Vec<(&'static str, Value)>,
 }
 
 /// What a field holds.
 #[derive(Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     True,
     Number(i64),
     Text(Box<str>),
@@ -26,54 +26,56 @@ pub(super) enum Value {
 
 impl Node {
     /// The tree of a parse result.
-    pub(super) fn of(result: &pg_query::protobuf::ParseResult) -> Option<Self> {
+    pub(crate) fn of(result: &pg_query::protobuf::ParseResult) -> Option<Self> {
         match result.serialize(Builder) {
             Ok(Some(Value::Node(node))) => Some(node),
             _ => None,
         }
     }
 
-    pub(super) fn fields(&self) -> impl DoubleEndedIterator<Item = (&'static str, &Value)> {
+    /// The fields, in the order of the declaration.
+    pub(crate) fn fields(&self) -> impl DoubleEndedIterator<Item = (&'static str, &Value)> {
         self.fields.iter().map(|(name, value)| (*name, value))
     }
 
-    pub(super) fn field(&self, name: &str) -> Option<&Value> {
+    /// A field; none if it is empty.
+    pub(crate) fn field(&self, name: &str) -> Option<&Value> {
         self.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value)
     }
 
-    pub(super) fn node(&self, name: &str) -> Option<&Node> {
+    pub(crate) fn node(&self, name: &str) -> Option<&Node> {
         self.field(name).and_then(Value::as_node)
     }
 
     /// The members of a list; none if the field is empty.
-    pub(super) fn list(&self, name: &str) -> &[Value] {
+    pub(crate) fn list(&self, name: &str) -> &[Value] {
         match self.field(name) {
             Some(Value::List(values)) => values,
             _ => &[],
         }
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         match self.field(name) {
             Some(Value::Text(text)) => Some(text),
             _ => None,
         }
     }
 
-    pub(super) fn number(&self, name: &str) -> i32 {
+    pub(crate) fn number(&self, name: &str) -> i32 {
         match self.field(name) {
             Some(Value::Number(number)) => i32::try_from(*number).unwrap_or(0),
             _ => 0,
         }
     }
 
-    pub(super) fn is(&self, name: &str) -> bool {
+    pub(crate) fn is(&self, name: &str) -> bool {
         matches!(self.field(name), Some(Value::True))
     }
 }
 
 impl Value {
-    pub(super) fn as_node(&self) -> Option<&Node> {
+    pub(crate) fn as_node(&self) -> Option<&Node> {
         match self {
             Self::Node(node) => Some(node),
             _ => None,
@@ -81,7 +83,7 @@ impl Value {
     }
 
     /// The text of a `String` node.
-    pub(super) fn as_string(&self) -> Option<&str> {
+    pub(crate) fn as_string(&self) -> Option<&str> {
         self.as_node().filter(|node| node.name == "String").map(|node| node.text("sval").unwrap_or_default())
     }
 }

@@ -1,6 +1,11 @@
-//! What the agent says about itself: logs on stderr, and metrics, all of whose names stand in [`metrics`].
+//! What the agent says about itself: logs on stderr, metrics, all of whose names stand in [`metrics`], and whether it is
+//! well ([`health`]), for whoever asks over HTTP.
 
+mod clock;
+pub mod health;
+pub mod http;
 pub mod metrics;
+mod process;
 mod version;
 
 use std::fs::File;
@@ -17,6 +22,7 @@ pub use version::{set_version, version};
 ///
 /// Logs go to a duplicate of the descriptor: while the SQL parser runs, it sends descriptor 2 elsewhere.
 pub fn init_logging() {
+    process::begin();
     let Ok(stderr) = std::io::stderr().as_fd().try_clone_to_owned() else { return };
     let filter = EnvFilter::try_from_env("CAPTURE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     // A second call, as in tests, changes nothing.

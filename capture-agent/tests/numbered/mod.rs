@@ -52,7 +52,7 @@ pub fn tell(recorder: &mut Recorder, session: &SessionInfo, event: u64) {
         let values = [Some(&b"value"[..]), None];
         let values = Values::Fields { fields: &values, binary: false };
         let started_at = exchange.started_at;
-        recorder.row(session, RowValues { seq: event, row, started_at, columns: &[], values });
+        recorder.row(session, RowValues { seq: event, row, sql: None, started_at, columns: &[], values });
     }
     if event % 1_000 == 999 {
         // Large enough to be written from where it is.
@@ -162,6 +162,7 @@ fn exchange(event: u64) -> Exchange {
         complete: true,
         results_truncated: false,
         params_truncated: false,
+        masked: 0,
         judged: None,
     }
 }

@@ -4,11 +4,29 @@
 pub(super) fn find_statement<'t>(text: &'t str, sql: &str) -> Option<&'t str> {
     let mut rest = text;
     loop {
-        if let Some(after) = rest.strip_prefix(sql) {
+        if let Some(after) = strip(rest, sql) {
             return Some(after);
         }
         rest = skip_one_separator(rest)?;
     }
+}
+
+/// What follows `sql` in `text`, which starts with it. A constant that was masked in the record is any string in the log.
+fn strip<'t>(text: &'t str, sql: &str) -> Option<&'t str> {
+    let mut parts = sql.split("'[masked]'");
+    let mut rest = text.strip_prefix(parts.next()?)?;
+    for part in parts {
+        let mut inside = rest.strip_prefix('\'')?;
+        loop {
+            inside = inside.get(inside.find('\'')? + 1..)?;
+            match inside.strip_prefix('\'') {
+                Some(doubled) => inside = doubled,
+                None => break,
+            }
+        }
+        rest = inside.strip_prefix(part)?;
+    }
+    Some(rest)
 }
 
 /// `text` without the white space, semicolons and comments that it starts with.
@@ -89,6 +107,10 @@ mod tests {
         let rest = find_statement("  -- a comment; really\n select 1 ; select 2", "select 1").unwrap();
         assert_eq!(find_statement(rest, "select 2"), Some(""));
         assert_eq!(find_statement("x select 1", "select 1"), None);
+        let masked = "alter role a password '[masked]' valid until '[masked]'";
+        assert_eq!(find_statement("; alter role a password 'it''s' valid until '1';", masked), Some(";"));
+        assert_eq!(find_statement("alter role a password 'x' valid", masked), None);
+        assert_eq!(find_statement("alter role b password 'x' valid until ''", masked), None);
         assert_eq!(skip_separators(" ;; /* a /* b */ c */ -- d"), "");
     }
 

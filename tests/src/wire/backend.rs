@@ -198,3 +198,9 @@ const NAMES: [(u8, &str); 24] = [
     (b't', "ParameterDescription"),
     (b'v', "NegotiateProtocolVersion"),
 ];
+
+/// The SQLSTATE and the words of the error among `replies`.
+pub fn error(replies: &[Message]) -> Option<String> {
+    let error = replies.iter().find(|reply| reply.tag == b'E')?;
+    Some(format!("{} {}", error.field(b'C')?, error.field(b'M')?))
+}

@@ -18,6 +18,12 @@ pub fn query(sql: &str) -> Vec<u8> {
     text(b'Q', sql)
 }
 
+/// Parse, Bind, Execute and Sync of the unnamed statement.
+pub fn once(sql: &str, values: &[&str]) -> Vec<Vec<u8>> {
+    let values: Vec<_> = values.iter().map(|value| Some(value.as_bytes().to_vec())).collect();
+    vec![parse("", sql, &[]), bind("", "", &[], &values, &[]), execute("", 0), message(b'S', b"")]
+}
+
 /// Parse.
 pub fn parse(name: &str, sql: &str, types: &[u32]) -> Vec<u8> {
     let mut body = string(name);

@@ -20,6 +20,8 @@ pub(super) enum Versus {
     Captured,
     /// Captured while a guardrail is about other sessions, with captured without any.
     Bystanding,
+    /// Guarded, but settled when the statement was prepared, with captured without any guardrail.
+    Settled,
     /// Held for a verdict at each statement, with captured without any guardrail.
     Held,
 }
@@ -29,6 +31,7 @@ impl fmt::Display for Versus {
         f.write_str(match self {
             Self::Captured => "captured / direct",
             Self::Bystanding => "others guarded / captured",
+            Self::Settled => "guarded / captured",
             Self::Held => "held / captured",
         })
     }

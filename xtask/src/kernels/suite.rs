@@ -24,6 +24,7 @@ pub(super) const TOPICS: [Topic; 10] = [
         tests: &[
             ("zero_missing", &["postgres_15::psql"]),
             ("ledger", &["postgres_15::bytes_over_a_unix_socket_are_accounted_for"]),
+            ("hooks", &["no_program_takes_the_verifier_long"]),
         ],
     },
     Topic { name: "forks", each: true, needs: None, tests: &[("discovery", &["local_clients_are_named"])] },
@@ -64,7 +65,13 @@ pub(super) const TOPICS: [Topic; 10] = [
         name: "seccomp",
         each: false,
         needs: Some("TLS probes"),
-        tests: &[("tls", &["a_server_under_a_seccomp_filter_that_kills_survives"])],
+        tests: &[(
+            "tls",
+            &[
+                "a_server_under_a_seccomp_filter_that_refuses_survives",
+                "a_server_under_a_seccomp_filter_that_kills_survives",
+            ],
+        )],
     },
     Topic {
         name: "dead agent: nothing lost",

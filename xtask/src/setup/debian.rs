@@ -60,6 +60,9 @@ fn missing(purpose: For) -> Vec<&'static str> {
         need(program("krb5kdc"), &["krb5-kdc"]);
         need(program("kadmin.local"), &["krb5-admin-server"]);
         need(program("kinit"), &["krb5-user"]);
+        // Spark reads object storage through a mount, and needs Java.
+        need(program("s3fs"), &["s3fs"]);
+        need(program("java"), &["default-jre-headless"]);
         if !program("rustup") {
             need(program("cargo-fmt") && program("rustfmt"), &["rustfmt-web"]);
             need(program("cargo-clippy"), &["rust-web-clippy"]);
@@ -89,7 +92,9 @@ fn has_libclang() -> bool {
         .flat_map(|files| files.flatten())
         .any(|file| {
             let name = file.file_name().to_string_lossy().into_owned();
-            name.starts_with("libclang.so") || name.starts_with("libclang-")
+            // `libclang-cpp` is another library: it comes with LLVM, and bindgen cannot use it.
+            (name.starts_with("libclang.so") || name.starts_with("libclang-"))
+                && !name.starts_with("libclang-cpp")
         })
 }
 

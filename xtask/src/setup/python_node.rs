@@ -8,21 +8,28 @@ use std::process::Command;
 
 /// Makes the Python environment hold what `tests/clients/requirements.txt` names; yields 1 if it did not.
 pub(super) fn ensure_python() -> Result<usize> {
-    let wanted = read(&clients().join("requirements.txt"))?;
-    let venv = shell::deps_dir().join("venv");
-    let stamp = Stamp { file: venv.join(".capture-requirements"), wanted };
-    if stamp.is_current() && python().exists() {
-        return Ok(0);
+    ensure_venv("installing Python drivers and DuckDB", "tests/clients", "venv").map(usize::from)
+}
+
+/// Makes the Python environment in `target`, below the folder of dependencies, hold what `requirements.txt` in `source`
+/// names. Whether it did not.
+pub(super) fn ensure_venv(what: &str, source: &str, target: &str) -> Result<bool> {
+    let requirements = shell::root().join(source).join("requirements.txt");
+    let venv = shell::deps_dir().join(target);
+    let python = venv.join("bin/python");
+    let stamp = Stamp { file: venv.join(".capture-requirements"), wanted: read(&requirements)? };
+    if stamp.is_current() && python.exists() {
+        return Ok(false);
     }
     shell::step(
-        "creating the Python environment",
+        &format!("creating the Python environment {target}"),
         Command::new(PYTHON).args(["-m", "venv", "--clear"]).arg(&venv),
     )?;
-    let mut pip = Command::new(python());
+    let mut pip = Command::new(python);
     pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--requirement"]);
-    shell::step("installing Python drivers and DuckDB", pip.arg(clients().join("requirements.txt")))?;
+    shell::step(what, pip.arg(requirements))?;
     stamp.set()?;
-    Ok(1)
+    Ok(true)
 }
 
 /// Makes the node modules those that `tests/clients/package-lock.json` names; yields 1 if they were not.
@@ -74,10 +81,6 @@ impl Stamp {
 
 fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-fn clients() -> PathBuf {
-    shell::root().join("tests/clients")
 }
 
 /// Debian's own: another Python on the path may come without `venv`.

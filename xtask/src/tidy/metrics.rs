@@ -45,7 +45,7 @@ fn is_well_named(name: &str) -> bool {
 const CRATES: [&str; 3] = ["capture_agent", "capture_common", "capture_ebpf"];
 
 /// Base units and the things that are counted.
-const UNITS: [&str; 13] = [
+const UNITS: [&str; 16] = [
     "bytes",
     "seconds",
     "events",
@@ -58,7 +58,11 @@ const UNITS: [&str; 13] = [
     "frames",
     "servers",
     "notices",
+    "values",
     "ratio",
+    "requests",
+    // Says what its labels say: Prometheus' own word.
+    "info",
 ];
 
 #[cfg(test)]

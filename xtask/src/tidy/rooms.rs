@@ -109,7 +109,7 @@ fn position(room: &str) -> Option<usize> {
 }
 
 /// In the order in which data flows.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 19] = [
     "telemetry",
     "probes",
     "streams",
@@ -117,8 +117,11 @@ const ORDER: [&str; 16] = [
     "session",
     "sql",
     "policy",
+    "mask",
     "seal",
     "record",
+    "upload",
+    "events",
     "shim",
     "approvals",
     "enforce",
@@ -130,7 +133,7 @@ const ORDER: [&str; 16] = [
 
 const EXEMPT: [&str; 1] = ["run"];
 
-const SANS_IO: [&str; 5] = ["streams", "frames", "session", "sql", "policy"];
+const SANS_IO: [&str; 6] = ["streams", "frames", "session", "sql", "policy", "mask"];
 
 /// Not `net`, whose addresses are data, and not `thread`, whose stacks have a size.
 const IO_OF_STD: [&str; 4] = ["fs", "os", "env", "process"];

@@ -187,6 +187,7 @@ impl Decoder {
         let (bytes_in, bytes_out) = (body.number()?, body.number()?);
         let frontend_range = (body.number()?, body.number()?);
         let judged = if truths & 8 != 0 { Some(Arc::new(judged(&mut body)?)) } else { None };
+        let masked = if truths & 16 != 0 { body.narrow::<u32>()? } else { 0 };
         let error_message = match body.narrow::<usize>()?.checked_sub(1) {
             None => None,
             Some(length) => Some(body.characters(length)?.to_owned()),
@@ -221,6 +222,7 @@ impl Decoder {
             complete: truths & 4 != 0,
             results_truncated: truths & 2 != 0,
             params_truncated: truths & 1 != 0,
+            masked,
             judged,
         };
         Ok(Record::Statement(session, Box::new(exchange)))

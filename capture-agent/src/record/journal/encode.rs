@@ -79,8 +79,13 @@ impl Encoder {
         out.push(protocol(exchange.protocol));
         out.push(status(exchange.status));
         let judged = exchange.judged.as_deref();
-        let truths =
-            [judged.is_some(), exchange.complete, exchange.results_truncated, exchange.params_truncated];
+        let truths = [
+            exchange.masked > 0,
+            judged.is_some(),
+            exchange.complete,
+            exchange.results_truncated,
+            exchange.params_truncated,
+        ];
         out.push(truths.iter().fold(0, |bits, truth| bits << 1 | u8::from(*truth)));
         put(out, sql);
         put_text(out, exchange.statement_name.as_deref());
@@ -110,6 +115,9 @@ impl Encoder {
         }
         if let Some(judged) = judged {
             put_judged(out, judged);
+        }
+        if exchange.masked > 0 {
+            put(out, u64::from(exchange.masked));
         }
         let message = exchange.error_message.as_deref();
         put(out, message.map_or(0, |message| message.len() as u64 + 1));

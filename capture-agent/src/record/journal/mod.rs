@@ -48,7 +48,7 @@ use super::loss::Loss;
 use super::lsn::{Lsn, Spans};
 use super::table::Table;
 use crate::session::{Exchange, Gap, Micros, RowValues, SessionEnd, SessionInfo};
-use crate::telemetry::metrics;
+use crate::telemetry::{health, metrics};
 use encode::Encoder;
 use lock::{Lock, LockError};
 use recovery::Unusable;
@@ -363,6 +363,8 @@ impl Journal {
         let before = self.segment.replace(segment).map(|before| close(&before));
         self.shelf.turn(self.folder.clone(), file, before);
         self.shelf.set_committed(self.position);
+        health::JOURNAL.set(false);
+        metrics::JOURNAL_OFF.set(0);
         if was_off {
             tracing::info!("the journal is written again");
         }
@@ -384,6 +386,8 @@ impl Journal {
 
     fn off_with(&mut self, error: &io::Error, retry: Micros) {
         metrics::JOURNAL_ERRORS.add(1);
+        metrics::JOURNAL_OFF.set(1);
+        health::JOURNAL.set(true);
         if self.segment.is_some() || self.retry == Micros(0) {
             tracing::error!(
                 journal = %self.folder.display(),

@@ -37,6 +37,10 @@ pub(in crate::record) trait Rows {
     fn decision(&mut self, lsn: Lsn, session: Option<&SessionInfo>, decision: &Decision);
     /// Rows that could not be stored.
     fn loss(&mut self, lsn: Lsn, loss: &Loss);
+    /// A statement that needs no replay, but that somebody else must be told of ([`Tap`](crate::record::Tap)).
+    fn told_statement(&mut self, _lsn: Lsn, _session: &SessionInfo, _exchange: &Exchange) {}
+    /// The same for a decision.
+    fn told_decision(&mut self, _lsn: Lsn, _session: Option<&SessionInfo>, _decision: &Decision) {}
 }
 
 /// An earlier agent's journal.
@@ -165,8 +169,19 @@ impl Found {
         self.states.into_iter().collect()
     }
 
-    /// Hands over every row that is not settled, in order. Returns how many there were.
-    pub(in crate::record) fn replay(&self, settled: &Settled, rows: &mut impl Rows) -> io::Result<u64> {
+    /// Where the oldest record stands that can be read.
+    pub(in crate::record) fn first(&self) -> Option<Lsn> {
+        self.segments.iter().filter_map(|segment| segment.header).map(|header| header.first).min()
+    }
+
+    /// Hands over every row that is not settled, in order. Returns how many there were. Statements and decisions at `again`
+    /// or behind are told all the same.
+    pub(in crate::record) fn replay(
+        &self,
+        settled: &Settled,
+        again: Option<Lsn>,
+        rows: &mut impl Rows,
+    ) -> io::Result<u64> {
         let mut replayed = 0;
         for segment in &self.segments {
             let Some(header) = segment.header else { continue };
@@ -175,7 +190,10 @@ impl Found {
             let mut decoder = Decoder::new();
             while let Some((lsn, kind, mut body)) = records.next(&segment.path)? {
                 match decoder.decode(kind, &mut body) {
-                    Ok(record) => replayed += u64::from(hand_over(lsn, record, settled, rows)),
+                    Ok(record) => {
+                        let tell = again.is_some_and(|again| lsn >= again);
+                        replayed += u64::from(hand_over(lsn, record, settled, tell, rows));
+                    }
                     Err(Malformed) => malformed(&segment.path),
                 }
             }
@@ -184,8 +202,8 @@ impl Found {
     }
 }
 
-/// Hands over a row, unless it is settled or no row. Returns whether it did.
-fn hand_over(lsn: Lsn, record: Record<'_>, settled: &Settled, rows: &mut impl Rows) -> bool {
+/// Hands over a row, unless it is settled or no row. Returns whether it did. A settled one is told if `tell` says so.
+fn hand_over(lsn: Lsn, record: Record<'_>, settled: &Settled, tell: bool, rows: &mut impl Rows) -> bool {
     use super::super::batch::Day;
     use super::super::table::Table;
 
@@ -197,7 +215,7 @@ fn hand_over(lsn: Lsn, record: Record<'_>, settled: &Settled, rows: &mut impl Ro
                 RowBody::Fields(fields, binary) => Values::Fields { fields, binary: *binary },
             };
             let super::decode::Row { seq, row, started_at, columns, .. } = row;
-            rows.row(lsn, session, RowValues { seq, row, started_at, columns, values });
+            rows.row(lsn, session, RowValues { seq, row, sql: None, started_at, columns, values });
         }
         Record::Statement(session, exchange) if needed(Table::Statements, exchange.started_at) => {
             rows.statement(lsn, session, &exchange);
@@ -210,6 +228,14 @@ fn hand_over(lsn: Lsn, record: Record<'_>, settled: &Settled, rows: &mut impl Ro
             rows.decision(lsn, session, &decision);
         }
         Record::Loss(loss) if needed(Table::Gaps, loss.at) => rows.loss(lsn, &loss),
+        Record::Statement(session, exchange) if tell => {
+            rows.told_statement(lsn, session, &exchange);
+            return false;
+        }
+        Record::Decision(session, decision) if tell => {
+            rows.told_decision(lsn, session, &decision);
+            return false;
+        }
         _ => return false,
     }
     true

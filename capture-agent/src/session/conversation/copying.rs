@@ -123,6 +123,7 @@ impl Conversation {
             let row = RowValues {
                 seq: self.exchange.seq,
                 row,
+                sql: self.exchange.sql.as_ref(),
                 started_at: self.exchange.started_at,
                 columns: &[],
                 values,

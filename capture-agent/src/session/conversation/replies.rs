@@ -221,6 +221,7 @@ impl Conversation {
                 let row = RowValues {
                     seq: self.exchange.seq,
                     row: 0,
+                    sql: None,
                     started_at: self.exchange.started_at,
                     columns: &[],
                     values,

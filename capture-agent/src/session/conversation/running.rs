@@ -145,6 +145,7 @@ impl Conversation {
                 RowValues {
                     seq: self.exchange.seq,
                     row,
+                    sql: self.exchange.sql.as_ref(),
                     started_at: self.exchange.started_at,
                     columns,
                     values,
@@ -219,6 +220,7 @@ pub(super) fn blank() -> Exchange {
         complete: true,
         results_truncated: false,
         params_truncated: false,
+        masked: 0,
         judged: None,
     }
 }

@@ -27,7 +27,7 @@ fn another_layout_is_refused() {
     let (mut state, prepared) = saved(&midway());
     state[0] += 1;
     let refused = Session::restore(&state, &prepared, Limits::default()).unwrap_err();
-    assert_eq!(refused.to_string(), "the session was saved in layout 7, this agent reads layout 6");
+    assert_eq!(refused.to_string(), "the session was saved in layout 8, this agent reads layout 7");
 }
 
 /// If this fails, a type that sessions are saved in has changed: raise `LAYOUT` in `saved.rs`, then these figures.
@@ -37,7 +37,7 @@ fn the_layout_is_the_one_that_its_number_names() {
     let sum = |bytes: &[u8]| {
         bytes.iter().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()))
     };
-    assert_eq!((state[0], state.len(), sum(&state)), (6, 375, 807_011_891));
+    assert_eq!((state[0], state.len(), sum(&state)), (7, 376, 2_217_392_438));
     assert_eq!((prepared.len(), sum(&prepared)), (44, 1_571_373_191));
 }
 
@@ -58,6 +58,19 @@ fn no_secret_of_the_login_is_saved() {
         let (state, _) = saved(&session);
         assert!(!state.windows(4).any(|window| b"a canary".windows(4).any(|part| part == window)));
     }
+}
+
+#[test]
+fn an_outline_tells_who_and_how_much_and_no_text() {
+    let session = midway();
+    let mut outline = Vec::new();
+    session.save_outline(&mut outline);
+    let (info, end) = Session::read_outline(&outline).unwrap();
+    assert_eq!(info.origin.backend_pid, session.info().origin.backend_pid);
+    assert_eq!((end.ended_at, end.bytes_in), (None, session.frontend.recorded()));
+    let text = String::from_utf8_lossy(&outline).into_owned();
+    assert!(!text.contains("SELECT") && !text.contains("value") && !text.contains("named"), "{text}");
+    assert!(Session::read_outline(&outline[..4]).is_err());
 }
 
 #[test]
