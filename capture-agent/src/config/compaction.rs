@@ -26,7 +26,9 @@ impl Compaction {
             return Err(format!("`compaction.files` is {}; expected 4 or more", self.files));
         }
         if self.bytes == 0 {
-            return Err("`compaction.bytes` is 0; expected a size; without `[compaction]` nothing is merged".into());
+            return Err(
+                "`compaction.bytes` is 0; expected a size; without `[compaction]` nothing is merged".into()
+            );
         }
         Ok(())
     }

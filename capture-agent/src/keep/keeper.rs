@@ -40,6 +40,8 @@ impl Default for Settings {
 #[derive(Debug)]
 pub struct Keeper {
     stop: Option<Sender<()>>,
+    /// Disconnected when the thread has ended.
+    ended: Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -51,18 +53,24 @@ impl Keeper {
     /// The thread cannot be started.
     pub fn start(archive: Archive, settings: Settings) -> io::Result<Self> {
         let (stop, stopped) = channel();
+        let (end, ended) = channel::<()>();
         let thread = std::thread::Builder::new().name("keep".to_owned()).spawn(move || {
+            let _end = end;
             Work::new(archive, settings).run(&stopped);
         })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self { stop: Some(stop), ended, thread: Some(thread) })
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
         drop(self.stop.take());
-        // It may have panicked, which has been said.
-        let _ = self.thread.take().map(JoinHandle::join);
+        let Some(thread) = self.thread.take() else { return };
+        // While the disk fails, it may wait for the writer, which goes on only when recording ends. Then it does nothing any more.
+        if self.ended.recv_timeout(END) == Err(RecvTimeoutError::Disconnected) {
+            // It may have panicked, which has been said.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -105,14 +113,15 @@ impl Work {
         // Whatever else the host does comes first.
         let own = rustix::thread::gettid();
         let _ = rustix::process::setpriority_process(Some(own), NICE);
-        while stopped.recv_timeout(self.settings.every) == Err(RecvTimeoutError::Timeout) {
-            if self.archive.is_busy() {
-                continue;
+        let mut goes_on = stopped.try_recv() == Err(TryRecvError::Empty);
+        while goes_on {
+            if !self.archive.is_busy() {
+                match self.round(stopped) {
+                    Ok(()) => self.trouble = None,
+                    Err(error) => self.fails(error),
+                }
             }
-            match self.round(stopped) {
-                Ok(()) => self.trouble = None,
-                Err(error) => self.fails(error),
-            }
+            goes_on = stopped.recv_timeout(self.settings.every) == Err(RecvTimeoutError::Timeout);
         }
         self.unfinished.into_iter().for_each(Merging::discard);
     }
@@ -272,6 +281,9 @@ impl Work {
 
 /// How often the record is looked at.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// How long to wait for the thread to end.
+const END: Duration = Duration::from_secs(3);
 
 /// How often it is looked whether the writer has caught up.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
 use ulid::Ulid;
 
@@ -13,14 +14,14 @@ use super::file::Place;
 use super::queue::Queue;
 use super::sealing;
 use super::table::Table;
-use crate::seal::{Live, SharedChain, What};
+use crate::seal::{Chain, Live, SharedChain, What};
 use crate::session::Micros;
 
 /// The complete files of one node. Whatever is done to them stands in its chain of seals first.
 #[derive(Clone, Debug)]
 pub struct Archive {
     pub(super) place: Place,
-    pub(super) seals: SharedChain,
+    seals: SharedChain,
     queue: Arc<Queue>,
     /// The journal that rows of the newest files may still stand in.
     pub(super) journal: u128,
@@ -95,12 +96,19 @@ impl Archive {
     /// The disk does not take the seal, and the file stays; or the file cannot be removed, though it is sealed.
     pub fn expire(&self, file: &StoredFile, rule: &str) -> io::Result<()> {
         // Held until it is gone: what is unfinished is always what was sealed last.
-        let mut seals = self.seals.lock();
+        let mut seals = self.chain()?;
         seals.append(What::Expired { file: file.name.clone(), rule: rule.to_owned() })?;
         sealing::remove(&self.place, &file.name)?;
         drop(seals);
         // The next start finds it if a failure of power brings it back; until then it shall not lie around.
         sync_folder(&file.path)
+    }
+
+    /// Waits until nobody else appends to the chain. An error once recording ends: the next agent may append to it already.
+    pub(super) fn chain(&self) -> io::Result<MutexGuard<'_, Chain>> {
+        let chain = self.seals.lock();
+        let ended = self.queue.wait_closed(Duration::ZERO);
+        if ended { Err(io::Error::other("recording ends")) } else { Ok(chain) }
     }
 
     /// Removes a file that is removed by the words of its chain.

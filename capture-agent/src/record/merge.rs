@@ -133,7 +133,7 @@ impl Merging {
     /// The disk does not take it.
     pub fn finish(&mut self, archive: &Archive) -> io::Result<()> {
         // Held until the others are gone: what is unfinished is always what was sealed last.
-        let mut seals = archive.seals.lock();
+        let mut seals = archive.chain()?;
         if !self.named {
             self.file.keep(&archive.place)?;
             if !self.sealed {

@@ -153,9 +153,8 @@ impl Writer {
 
     /// Anchors the chain's head when it is time.
     fn anchor(&mut self) {
-        let due =
-            self.disk.seals.lock().anchors().is_some_and(|anchor| self.anchored.elapsed() >= anchor.every);
-        if due {
+        let every = self.disk.seals.lock().anchors().map(|anchor| anchor.every);
+        if every.is_some_and(|every| self.anchored.elapsed() >= every) {
             self.anchored = Instant::now();
             self.disk.anchor();
         }
