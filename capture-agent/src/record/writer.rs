@@ -353,14 +353,13 @@ impl Slot {
             // The recorder is gone without its last commit: these rows come again from the kernel.
             return file.discard();
         }
-        let mut last = false;
-        let mut sealed = false;
+        let (mut last, mut sealed) = (false, false);
         let shared = disk.seals.clone();
         // Held until the file has its name: what is sealed and unpublished is what was sealed last.
         let mut seals = shared.lock();
         while let Err(error) = publish(&disk.place, &mut seals, &mut file, &contents, &mut sealed) {
             if !disk.wait_after(error, &mut last) {
-                withdraw(&mut seals, contents, sealed);
+                withdraw(&mut seals, contents.file, sealed);
                 return self.lose_file(disk, file);
             }
         }
@@ -461,8 +460,7 @@ fn publish(
 }
 
 /// Takes back that a file was `sealed` which is not published.
-fn withdraw(seals: &mut Chain, contents: Contents, sealed: bool) {
-    let file = contents.file;
+fn withdraw(seals: &mut Chain, file: String, sealed: bool) {
     if sealed && let Err(error) = seals.append(What::Withdrawn { file: file.clone() }) {
         tracing::error!(file, %error, "this file was sealed, could not be published, and will be missed by `verify`");
     }
