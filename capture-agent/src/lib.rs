@@ -34,8 +34,6 @@ pub mod enforce;
 
 pub mod read;
 
-pub mod keep;
-
 pub mod cli;
 
 pub mod config;

@@ -1,6 +1,5 @@
 """Reads every complete file of a record, over and over, until stdin closes: with DuckDB all at once, with pyarrow
-one by one. Fails at the first file that cannot be read. A file that went after the folder was listed was merged with
-others: then the folder is listed again, as docs/schema.md tells readers.
+one by one. Fails at the first file that cannot be read.
 
 Usage: read_forever.py DATA_DIR
 Prints how many files it read.
@@ -14,26 +13,16 @@ import duckdb
 import pyarrow.parquet
 
 folder = pathlib.Path(sys.argv[1])
-
-
-def read_table(table):
-    files = sorted(str(path) for path in folder.glob(f"{table}/date=*/*.parquet"))
-    try:
+read = 0
+last = False
+while True:
+    for table in ("sessions", "statements", "results", "gaps", "decisions"):
+        files = sorted(str(path) for path in folder.glob(f"{table}/date=*/*.parquet"))
         if files:
             duckdb.read_parquet(files).aggregate("count(*)").fetchall()
         for path in files[-3:]:
             pyarrow.parquet.ParquetFile(path).read()
-    except Exception:
-        if all(pathlib.Path(path).exists() for path in files):
-            raise
-        return 0
-    return len(files[-3:])
-
-
-read = 0
-last = False
-while True:
-    read += sum(map(read_table, ("sessions", "statements", "results", "gaps", "decisions")))
+            read += 1
     if last:
         break
     # One more round after the end.

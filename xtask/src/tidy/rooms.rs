@@ -109,7 +109,7 @@ fn position(room: &str) -> Option<usize> {
 }
 
 /// In the order in which data flows.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 18] = [
     "telemetry",
     "probes",
     "streams",
@@ -126,7 +126,6 @@ const ORDER: [&str; 19] = [
     "approvals",
     "enforce",
     "read",
-    "keep",
     "config",
     "cli",
 ];
