@@ -30,9 +30,9 @@ impl Prepared {
     /// A message was decided about.
     pub(super) fn note(&mut self, what: &What, analysis: &Analysis, decision: &Decision) {
         let open = match what {
-            What::Query(_) => analysis.unknown.is_some() || gives_names(analysis),
+            What::Query(_) => analysis.unknown.is_some() || unsettles(analysis),
             What::Parse { .. } => {
-                decision.later || decision.verdict == Verdict::Approve || gives_names(analysis)
+                decision.later || decision.verdict == Verdict::Approve || unsettles(analysis)
             }
             What::Execute { text, .. } => text.is_none(),
             What::Function { .. } => false,
@@ -54,12 +54,15 @@ impl Prepared {
     }
 }
 
-/// Whether a statement may give a name to another, or run one by its name: such a text was decided about as a part of another.
-fn gives_names(analysis: &Analysis) -> bool {
+/// Whether a statement may give a name to another, or run one by its name: such a text was decided about as a part of another. Or
+/// whether it may change what the session is judged by, which is known only once the server has said so.
+fn unsettles(analysis: &Analysis) -> bool {
     analysis.kinds.iter().any(|kind| KINDS.contains(&kind.as_str()))
+        || analysis.settings.iter().any(|name| name == "application_name" || name == "all")
+        || analysis.functions.iter().any(|name| name.ends_with("set_config"))
 }
 
-const KINDS: [&str; 5] = ["prepare", "execute", "declare_cursor", "do", "call"];
+const KINDS: [&str; 6] = ["prepare", "execute", "declare_cursor", "do", "call", "discard"];
 
 #[cfg(test)]
 mod tests {
@@ -102,6 +105,14 @@ mod tests {
             (parse(), "prepare s as select 1", decided(Verdict::Allow, false)),
             (What::Query(b"".as_slice().into()), "prepare s as select 1", decided(Verdict::Allow, false)),
             (What::Query(b"".as_slice().into()), "do $$ begin end $$", decided(Verdict::Allow, false)),
+            (
+                What::Query(b"".as_slice().into()),
+                "set application_name = 'x'",
+                decided(Verdict::Allow, false),
+            ),
+            (What::Query(b"".as_slice().into()), "reset all", decided(Verdict::Allow, false)),
+            (parse(), "discard all", decided(Verdict::Allow, false)),
+            (parse(), "select set_config('application_name', $1, false)", decided(Verdict::Allow, false)),
             (What::Query(b"".as_slice().into()), "not sql", decided(Verdict::Allow, false)),
             (What::Execute { text: None, params: None }, "", decided(Verdict::Allow, false)),
             (What::Unseen, "", decided(Verdict::Allow, false)),
