@@ -19,6 +19,15 @@ use std::time::{Duration, Instant};
 ///
 /// If the program cannot be started or fails; then with everything that it printed.
 pub(crate) fn step(what: &str, command: &mut Command) -> Result<()> {
+    heard(what, command).map(drop)
+}
+
+/// The same, and yields what the program printed.
+///
+/// # Errors
+///
+/// Those of [`step`].
+pub(crate) fn heard(what: &str, command: &mut Command) -> Result<String> {
     let line = StatusLine::begin(what);
     // One pipe for both streams, so that they stay in order.
     let (reader, writer) = std::io::pipe()?;
@@ -39,7 +48,7 @@ pub(crate) fn step(what: &str, command: &mut Command) -> Result<()> {
         bail!("{} failed ({status}):\n{printed}", show(command));
     }
     line.end("");
-    Ok(())
+    Ok(printed)
 }
 
 /// Does `work` under one line that names `what` and ends with the time that it took.
