@@ -5,7 +5,6 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use parquet::arrow::arrow_writer::ArrowColumnChunk;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::writer::SerializedFileWriter;
@@ -14,7 +13,7 @@ use rustix::io::Errno;
 use ulid::Ulid;
 
 use super::batch::Day;
-use super::row_group::RowGroup;
+use super::row_group::{Chunk, RowGroup};
 use super::sealing::{self, Hashed};
 use super::table::Table;
 use crate::seal::{self, Contents, Hasher, hex};
@@ -207,7 +206,7 @@ impl GrowingFile {
     }
 
     /// Appends a row group. On an error the file is spoilt.
-    pub(super) fn append(&mut self, columns: Vec<ArrowColumnChunk>) -> io::Result<()> {
+    pub(super) fn append(&mut self, columns: Vec<Chunk>) -> io::Result<()> {
         RowGroup::append(columns, &mut self.writer).map_err(io_error)?;
         self.row_groups += 1;
         Ok(())

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 mod batch;
 mod builders;
+mod chunk;
 #[cfg(test)]
 mod death_tests;
 mod decision;
@@ -21,12 +22,14 @@ mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod gaps;
+mod hybrid;
 pub mod journal;
 mod labels;
 mod lists;
 mod loss;
 mod lsn;
 mod queue;
+mod repeats;
 mod results;
 mod row_group;
 mod sealing;

@@ -4,32 +4,50 @@ use std::io::Write;
 use std::sync::LazyLock;
 
 use arrow::array::RecordBatch;
+use bytes::Bytes;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{
     ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
 };
+use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::Result;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::TypePtr;
 
+use super::chunk::{Leaf, TextChunk};
 use super::loss::{Loss, Losses};
 use super::lsn::{Piece, Spans};
 use super::table::Table;
 
 /// A row group that grows in memory, already encoded and compressed page by page.
 pub(super) struct Encoder {
-    table: Table,
-    columns: Vec<ArrowColumnWriter>,
+    /// Those of each field of the table.
+    fields: Vec<Vec<Column>>,
     rows: usize,
     stake: Losses,
     spans: Spans,
+}
+
+/// A column that grows.
+enum Column {
+    /// Of texts that repeat.
+    Texts(Box<TextChunk>),
+    /// As the library encodes it.
+    Other(Box<ArrowColumnWriter>),
+}
+
+/// A column that is ready for a file.
+#[derive(Debug)]
+pub(super) enum Chunk {
+    Texts(Bytes, Box<ColumnCloseResult>),
+    Other(ArrowColumnChunk),
 }
 
 /// A row group that is ready for a file.
 #[derive(Debug)]
 pub(super) struct RowGroup {
     /// Its columns.
-    pub(super) columns: Vec<ArrowColumnChunk>,
+    pub(super) columns: Vec<Chunk>,
     /// How many rows it has.
     pub(super) rows: usize,
     /// What is lost with it.
@@ -43,17 +61,31 @@ impl Encoder {
     pub(super) fn new(table: Table) -> Result<Self> {
         let writer = RowGroup::file_writer(table, Vec::new())?;
         let columns = ArrowRowGroupWriterFactory::new(&writer, table.schema()).create_column_writers(0)?;
-        Ok(Self { table, columns, rows: 0, stake: Losses::default(), spans: Spans::default() })
+        let mut fields: Vec<Vec<Column>> = table.schema().fields().iter().map(|_| Vec::new()).collect();
+        let schema = writer.schema_descr();
+        for ((at, column), other) in schema.columns().iter().enumerate().zip(columns) {
+            let column = if table.repeats() && TextChunk::serves(column, writer.properties()) {
+                Column::Texts(Box::new(TextChunk::new(column, writer.properties())?))
+            } else {
+                Column::Other(Box::new(other))
+            };
+            if let Some(field) = fields.get_mut(schema.get_column_root_idx(at)) {
+                field.push(column);
+            }
+        }
+        Ok(Self { fields, rows: 0, stake: Losses::default(), spans: Spans::default() })
     }
 
     /// Adds rows.
     pub(super) fn add(&mut self, batch: &RecordBatch, stake: &[Loss], piece: Option<Piece>) -> Result<()> {
-        let schema = self.table.schema();
-        let mut columns = self.columns.iter_mut();
-        for (field, array) in schema.fields().iter().zip(batch.columns()) {
-            for leaf in compute_leaves(field, array)? {
-                if let Some(column) = columns.next() {
-                    column.write(&leaf)?;
+        let schema = batch.schema();
+        for ((field, array), columns) in schema.fields().iter().zip(batch.columns()).zip(&mut self.fields) {
+            let others = columns.iter().any(|column| matches!(column, Column::Other(_)));
+            let leaves = if others { compute_leaves(field, array)? } else { Vec::new() };
+            for (at, column) in columns.iter_mut().enumerate() {
+                match column {
+                    Column::Texts(chunk) => chunk.add(&Leaf::of(array, at, chunk.most())?)?,
+                    Column::Other(writer) => leaves.get(at).map_or(Ok(()), |leaf| writer.write(leaf))?,
                 }
             }
         }
@@ -75,13 +107,44 @@ impl Encoder {
 
     /// Memory in use.
     pub(super) fn bytes(&self) -> usize {
-        self.columns.iter().map(ArrowColumnWriter::memory_size).sum()
+        self.fields.iter().flatten().map(Column::bytes).sum()
     }
 
     /// Ends the row group.
     pub(super) fn finish(self) -> Result<RowGroup> {
-        let columns = self.columns.into_iter().map(ArrowColumnWriter::close).collect::<Result<_>>()?;
+        let columns = self.fields.into_iter().flatten().map(Column::finish).collect::<Result<_>>()?;
         Ok(RowGroup { columns, rows: self.rows, stake: self.stake, spans: self.spans })
+    }
+}
+
+impl Column {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Texts(chunk) => chunk.bytes(),
+            Self::Other(writer) => writer.memory_size(),
+        }
+    }
+
+    fn finish(self) -> Result<Chunk> {
+        Ok(match self {
+            Self::Texts(chunk) => {
+                let (bytes, close) = chunk.finish()?;
+                Chunk::Texts(bytes, Box::new(close))
+            }
+            Self::Other(writer) => Chunk::Other(writer.close()?),
+        })
+    }
+}
+
+impl Chunk {
+    /// Its size in a file.
+    fn bytes(&self) -> u64 {
+        let close = match self {
+            Self::Texts(_, close) => close,
+            Self::Other(chunk) => chunk.close(),
+        };
+        let filter = close.bloom_filter.as_ref().map_or(0, |filter| filter.num_blocks() * 32 + FILTER_HEADER);
+        u64::try_from(close.metadata.compressed_size()).unwrap_or(0) + filter as u64
     }
 }
 
@@ -93,18 +156,20 @@ impl RowGroup {
 
     /// Its size in a file, without what the footer says of it.
     pub(super) fn bytes(&self) -> u64 {
-        let size = |column: &ArrowColumnChunk| column.close().metadata.compressed_size();
-        self.columns.iter().map(size).map(|size| u64::try_from(size).unwrap_or(0)).sum()
+        self.columns.iter().map(Chunk::bytes).sum()
     }
 
     /// Appends its columns to a file.
     pub(super) fn append<W: Write + Send>(
-        columns: Vec<ArrowColumnChunk>,
+        columns: Vec<Chunk>,
         file: &mut SerializedFileWriter<W>,
     ) -> Result<()> {
         let mut row_group = file.next_row_group()?;
         for column in columns {
-            column.append_to_row_group(&mut row_group)?;
+            match column {
+                Chunk::Texts(bytes, close) => row_group.append_column(&bytes, *close)?,
+                Chunk::Other(chunk) => chunk.append_to_row_group(&mut row_group)?,
+            }
         }
         row_group.close()?;
         Ok(())
@@ -128,3 +193,6 @@ fn parquet_schema(table: Table) -> Result<TypePtr> {
         Err(error) => Err(parquet::errors::ParquetError::General(error.to_string())),
     }
 }
+
+/// Bytes before a Bloom filter in a file, at most.
+const FILTER_HEADER: usize = 64;
