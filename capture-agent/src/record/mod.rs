@@ -15,6 +15,8 @@ mod batch;
 mod builders;
 mod chunk;
 #[cfg(test)]
+mod chunk_tests;
+#[cfg(test)]
 mod death_tests;
 mod decision;
 mod decisions;
