@@ -12,17 +12,21 @@ use crate::policy::{Policy, PolicyErrors, RowLimits};
 use crate::seal::{Anchor, hash, hex};
 
 mod approvals;
+mod compaction;
 mod events;
 mod kubernetes;
 mod masking;
 mod metrics;
+mod retention;
 mod upload;
 
 pub use approvals::{Approvals, NoGroup, Webhook};
+pub use compaction::Compaction;
 pub use events::Events;
 pub use kubernetes::Kubernetes;
 pub use masking::Masking;
 pub use metrics::Metrics;
+pub use retention::Retention;
 pub use upload::Upload;
 
 /// Everything that can be configured. Each default and its reason stand in `docs/defaults.md`.
@@ -53,6 +57,10 @@ pub struct Config {
     pub upload: Option<Upload>,
     /// Who decides about statements that wait.
     pub approvals: Approvals,
+    /// How long the record is kept; for ever without a rule.
+    pub retention: Vec<Retention>,
+    /// When small files are merged; never if it is not there.
+    pub compaction: Option<Compaction>,
     /// Where metrics and health are served.
     pub metrics: Metrics,
     /// Who elsewhere is told of statements and verdicts.
@@ -235,6 +243,8 @@ impl Config {
             return Err("`rotate` must be at least 1 second and 1 byte".into());
         }
         self.approvals.check()?;
+        self.retention.iter().try_for_each(Retention::check)?;
+        self.compaction.map_or(Ok(()), Compaction::check)?;
         self.upload.as_ref().map_or(Ok(()), Upload::check)?;
         self.metrics.check()?;
         events::check(&self.events)?;
@@ -273,6 +283,8 @@ impl Default for Config {
             kubernetes: None,
             upload: None,
             approvals: Approvals::default(),
+            retention: Vec::new(),
+            compaction: None,
             masking: Masking::default(),
             metrics: Metrics::default(),
             events: Vec::new(),
@@ -392,6 +404,23 @@ mod tests {
         assert_eq!(errors.0[0].line, 2);
         let path = in_file(Path::new("/etc/capture.toml"), &errors);
         assert!(path.starts_with("/etc/capture.toml: line 2: guardrail \"no-ddl\""), "{path}");
+    }
+
+    #[test]
+    fn rules_of_retention_are_checked() {
+        let config =
+            Config::parse("[[retention]]\ntables = ['results']\nage = '30d'\n[[retention]]\nbytes = 5\n")
+                .unwrap();
+        let rules: Vec<_> = config.retention.iter().map(Retention::rule).collect();
+        assert_eq!((rules[0].tables.len(), rules[1].tables.len(), rules[1].bytes), (1, 5, Some(5)));
+        for (wrong, named) in [
+            ("[[retention]]\n", "`age`"),
+            ("[[retention]]\nage = '30'\n", "90d"),
+            ("[[retention]]\nage = '1d'\ntables = ['result']\n", "sessions, statements"),
+        ] {
+            let error = message(wrong);
+            assert!(error.contains(named), "{error}");
+        }
     }
 
     fn message(text: &str) -> String {

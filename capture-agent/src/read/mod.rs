@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 mod files;
+mod groups;
 mod scan;
 mod session;
 mod sessions;
@@ -16,6 +17,20 @@ pub use session::{Decision, Found, Gap, Item, Shown, Statement, find, show};
 pub use sessions::{Filter, SessionRow, StatementFilter, sessions};
 pub use value::rfc3339;
 
+/// Does something again if files went while it was done; they do not go often.
+fn settled<T>(mut work: impl FnMut() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    for _ in 0..TRIES {
+        match work() {
+            Err(ReadError::Moved { .. }) => {}
+            done => return done,
+        }
+    }
+    work()
+}
+
+/// How often the record is read anew.
+const TRIES: usize = 5;
+
 /// Why the record cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -23,6 +38,15 @@ pub enum ReadError {
     #[error("{} holds no record (see docs/errors.md#no-record)", .path.display())]
     NoRecord {
         /// The data directory.
+        path: PathBuf,
+    },
+    /// A file went while the record was read: it was merged with others, or its time was over.
+    #[error(
+        "{} went while it was read: files were merged or removed; run it again (see docs/errors.md#record-moved)",
+        .path.display()
+    )]
+    Moved {
+        /// The file.
         path: PathBuf,
     },
     /// A folder cannot be listed.

@@ -107,6 +107,10 @@ pub struct Decision {
 ///
 /// There is no record, or a file cannot be read.
 pub fn find(data_dir: &Path, name: &str) -> Result<Found, ReadError> {
+    super::settled(|| look(data_dir, name))
+}
+
+fn look(data_dir: &Path, name: &str) -> Result<Found, ReadError> {
     let name = name.to_ascii_lowercase();
     let mut found: BTreeMap<String, SessionRow> = BTreeMap::new();
     let exact = name.parse::<Uuid>().ok().map(|id| id.hyphenated().to_string());
@@ -373,7 +377,7 @@ fn add_open(
     if groups.is_empty() {
         return Ok(());
     }
-    for rows in row_groups(file, groups, OPEN_COLUMNS)?.into_iter().flatten() {
+    for rows in row_groups(file, groups, OPEN_COLUMNS)? {
         let rows = rows.map_err(|error| ReadError::File { path: file.to_owned(), source: error.into() })?;
         for row in Row::all(&rows) {
             let Some(id) = row.text("session_id").filter(|id| names(id)) else { continue };

@@ -95,6 +95,10 @@ pub struct SessionRow {
 ///
 /// There is no record, or a file cannot be read.
 pub fn sessions(data_dir: &Path, filter: &Filter) -> Result<(Vec<SessionRow>, bool), ReadError> {
+    super::settled(|| list(data_dir, filter))
+}
+
+fn list(data_dir: &Path, filter: &Filter) -> Result<(Vec<SessionRow>, bool), ReadError> {
     let mut listing = Listing::new(filter);
     let dates = Dates { from: filter.since.map(|at| day(at, -1)), to: filter.until.map(|at| day(at, 1)) };
     for rows in Scan::new(of_table(data_dir, Table::Sessions, dates)?, None) {
@@ -242,7 +246,7 @@ impl<'a> Listing<'a> {
             return Ok(());
         }
         let columns = if self.text.is_some() { WITH_TEXT } else { WITHOUT_TEXT };
-        for rows in row_groups(file, groups, columns)?.into_iter().flatten() {
+        for rows in row_groups(file, groups, columns)? {
             let rows =
                 rows.map_err(|error| ReadError::File { path: file.to_owned(), source: error.into() })?;
             for row in Row::all(&rows) {

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use ulid::Ulid;
 
 use super::batch::Day;
+use super::layout::Layout;
 use super::row_group::RowGroup;
 use super::sealing::{self, Hashed};
 use super::table::Table;
@@ -121,6 +122,13 @@ impl Place {
 
     /// The complete files of this node that were begun at `since` or later, in Unix milliseconds.
     pub(super) fn complete_since(&self, since: u64) -> io::Result<Vec<(Table, Day, PathBuf)>> {
+        let files = self.complete_files()?.into_iter();
+        let files = files.filter(|(.., id)| id.timestamp_ms() >= since);
+        Ok(files.map(|(table, day, path, _)| (table, day, path)).collect())
+    }
+
+    /// The complete files of this node.
+    pub(super) fn complete_files(&self) -> io::Result<Vec<(Table, Day, PathBuf, Ulid)>> {
         let mut found = Vec::new();
         for table in Table::ALL {
             for folder in fs::read_dir(self.data_dir.join(table.name()))? {
@@ -130,8 +138,8 @@ impl Place {
                     let entry = entry?;
                     let name = entry.file_name();
                     let id = name.to_str().and_then(|name| self.id_of(name.strip_suffix(COMPLETE)?));
-                    if id.is_some_and(|id| id.timestamp_ms() >= since) {
-                        found.push((table, day, entry.path()));
+                    if let Some(id) = id {
+                        found.push((table, day, entry.path(), id));
                     }
                 }
             }
@@ -176,13 +184,24 @@ impl Place {
 impl GrowingFile {
     /// Begins a file, with its folders, at `now` in Unix milliseconds.
     pub(super) fn create(place: &Place, table: Table, day: Day, now: u64) -> io::Result<Self> {
+        Self::with_layout(place, table, day, now, Layout::Recorded)
+    }
+
+    /// The same, with its columns laid out in this way.
+    pub(super) fn with_layout(
+        place: &Place,
+        table: Table,
+        day: Day,
+        now: u64,
+        layout: Layout,
+    ) -> io::Result<Self> {
         let folder = place.folder(table, day);
         create_folder(&folder)?;
         let id = Ulid::from_parts(now, Ulid::generate().random());
         let temporary = place.temporary(&folder, id);
         let file = create_file(&temporary)?;
         let hashed = Hashed { to: file.try_clone()?, hasher: Hasher::new() };
-        let writer = RowGroup::file_writer(table, hashed).map_err(io_error)?;
+        let writer = RowGroup::file_writer(table, layout, hashed).map_err(io_error)?;
         Ok(Self { file, writer, table, day, id, temporary, row_groups: 0, reserved: 0 })
     }
 
@@ -251,10 +270,15 @@ impl GrowingFile {
         File::open(&folder)?.sync_all()
     }
 
+    /// Gives a complete file its name.
+    pub(super) fn rename(&self, place: &Place) -> io::Result<()> {
+        fs::rename(&self.temporary, place.complete(&place.folder(self.table, self.day), self.id))
+    }
+
     /// Puts a complete file in its place. May be tried again after an error.
     pub(super) fn publish(&mut self, place: &Place) -> io::Result<()> {
         let folder = place.folder(self.table, self.day);
-        fs::rename(&self.temporary, place.complete(&folder, self.id))?;
+        self.rename(place)?;
         // The new name must survive a power failure as well.
         File::open(&folder)?.sync_all()
     }

@@ -11,21 +11,30 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+mod archive;
+#[cfg(test)]
+mod archive_tests;
 mod batch;
 mod builders;
 #[cfg(test)]
 mod death_tests;
 mod decision;
 mod decisions;
+#[cfg(test)]
+mod disk_tests;
 mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod gaps;
 pub mod journal;
 mod labels;
+mod layout;
 mod lists;
 mod loss;
 mod lsn;
+mod merge;
+#[cfg(test)]
+mod merge_tests;
 mod queue;
 mod results;
 mod row_group;
@@ -33,6 +42,7 @@ mod sealing;
 mod sessions;
 mod settled;
 mod statements;
+mod steady;
 #[cfg(test)]
 mod storage_tests;
 mod table;
@@ -41,9 +51,11 @@ mod tap;
 mod tests;
 mod writer;
 
+pub use archive::{Archive, StoredFile};
 pub use decision::{Decision, DecisionKind, Outcome};
 pub use file::node_in_names;
 pub use journal::StateKey;
+pub use merge::{MergeError, Merging};
 pub use table::Table;
 pub use tap::{Begun, Tap};
 
@@ -53,9 +65,10 @@ use journal::{Found, Journal, Rows as _};
 use lsn::Lsn;
 use queue::Queue;
 use settled::Settled;
+use steady::Steady;
 use writer::Writer;
 
-use crate::seal::{Anchor, KeyError};
+use crate::seal::{Anchor, KeyError, SharedChain};
 use crate::session::{Exchange, Gap, Micros, RowValues, SessionEnd, SessionInfo, Sink};
 use crate::telemetry::metrics;
 
@@ -180,6 +193,8 @@ pub struct Recorder {
     writer: Option<JoinHandle<Result<Summary, RecordError>>>,
     /// All rows before this are settled once the next commit is.
     settled: Lsn,
+    archive: Archive,
+    clock: Steady,
 }
 
 impl Recorder {
@@ -207,7 +222,7 @@ impl Recorder {
         place.prepare().map_err(unwritable)?;
         let (mut journal, found) = Journal::open(place.journal(), settings.segment_bytes)?;
         // Before anything is removed: what was sealed last may wait for its name only.
-        let seals = sealing::open(&place, &settings)?;
+        let seals = SharedChain::new(sealing::open(&place, &settings)?);
         // Their rows are in the journal, but for what was recorded while there was none.
         place.clean().map_err(unwritable)?;
         let mut settled = found.settled.clone();
@@ -226,6 +241,7 @@ impl Recorder {
 
         let queue = Arc::new(Queue::new(QUEUE_BYTES));
         let shelf = Arc::clone(journal.shelf());
+        let archive = Archive::new(place.clone(), seals.clone(), Arc::clone(&queue), journal.id());
         let writer = Writer::new(place, &settings, Arc::clone(&queue), shelf, journal.id(), seals);
         let thread = std::thread::Builder::new()
             .name("record".to_owned())
@@ -237,6 +253,8 @@ impl Recorder {
             queue,
             writer: Some(thread),
             settled: Lsn(0),
+            archive,
+            clock: Steady::default(),
         };
         let rows = recorder.replay(&found, &settled, again).map_err(unwritable)?;
         let position = found.position();
@@ -263,6 +281,7 @@ impl Recorder {
     /// Time passes: hands over what has waited long enough. To be called about ten times a second.
     pub fn tick(&mut self, now: Micros) {
         let Some(journal) = &mut self.journal else { return };
+        let now = self.clock.follow(now);
         journal.tick(now);
         let (stored, waiting) = self.queue.progress();
         for rows in stored {
@@ -283,6 +302,11 @@ impl Recorder {
             self.settled = self.settled.min(Lsn(tap.kept()));
         }
         metrics::JOURNAL_WAITING.set(journal.next().0 - self.settled.0);
+    }
+
+    /// Its complete files.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
     }
 
     /// Records a decision: about a session, or about all of them if none is given.

@@ -188,6 +188,12 @@ impl Queue {
         self.lock().failing
     }
 
+    /// Whether the writer has no time for anything else: half of the room is taken, storage fails, or it is to end.
+    pub(super) fn is_busy(&self) -> bool {
+        let state = self.lock();
+        state.held > self.capacity / 2 || state.failing || state.closed
+    }
+
     /// Takes what is lost and not declared yet, and where it stands in the journal; none while storage fails, since
     /// the declaration would be lost as well.
     pub(super) fn declarable(&self) -> Option<(Vec<Loss>, Vec<Rows>)> {

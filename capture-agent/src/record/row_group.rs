@@ -12,6 +12,7 @@ use parquet::errors::Result;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::TypePtr;
 
+use super::layout::{self, Layout};
 use super::loss::{Loss, Losses};
 use super::lsn::{Piece, Spans};
 use super::table::Table;
@@ -41,7 +42,12 @@ pub(super) struct RowGroup {
 impl Encoder {
     /// An empty row group.
     pub(super) fn new(table: Table) -> Result<Self> {
-        let writer = RowGroup::file_writer(table, Vec::new())?;
+        Self::with_layout(table, Layout::Recorded)
+    }
+
+    /// The same, for a file with this layout.
+    pub(super) fn with_layout(table: Table, layout: Layout) -> Result<Self> {
+        let writer = RowGroup::file_writer(table, layout, Vec::new())?;
         let columns = ArrowRowGroupWriterFactory::new(&writer, table.schema()).create_column_writers(0)?;
         Ok(Self { table, columns, rows: 0, stake: Losses::default(), spans: Spans::default() })
     }
@@ -87,8 +93,12 @@ impl Encoder {
 
 impl RowGroup {
     /// A writer of files for a table.
-    pub(super) fn file_writer<W: Write + Send>(table: Table, to: W) -> Result<SerializedFileWriter<W>> {
-        SerializedFileWriter::new(to, parquet_schema(table)?, table.properties())
+    pub(super) fn file_writer<W: Write + Send>(
+        table: Table,
+        layout: Layout,
+        to: W,
+    ) -> Result<SerializedFileWriter<W>> {
+        SerializedFileWriter::new(to, parquet_schema(table)?, layout::properties(layout))
     }
 
     /// Its size in a file, without what the footer says of it.

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
+use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
 use uuid::Uuid;
 
 use super::batch::Day;
@@ -78,6 +78,11 @@ pub(super) fn footer(journal: u128, spans: &Spans) -> [KeyValue; 2] {
 fn rows_of(path: &Path, journal: u128) -> io::Result<Spans> {
     let file = File::open(path)?;
     let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).map_err(io::Error::other)?;
+    rows_in(&metadata, journal)
+}
+
+/// The rows of `journal` that a file has, by its footer.
+pub(super) fn rows_in(metadata: &ParquetMetaData, journal: u128) -> io::Result<Spans> {
     let said = metadata.file_metadata().key_value_metadata().map_or(&[][..], Vec::as_slice);
     let value = |key: &str| said.iter().find(|pair| pair.key == key).and_then(|pair| pair.value.as_deref());
     if value(JOURNAL).and_then(|id| id.parse().ok()).map(|id: Uuid| id.as_u128()) != Some(journal) {

@@ -20,7 +20,7 @@ use super::row_group::{Encoder, RowGroup};
 use super::settled;
 use super::table::Table;
 use super::{RecordError, Settings, Summary};
-use crate::seal::{Chain, Contents, What};
+use crate::seal::{Chain, Contents, SharedChain, What};
 use crate::telemetry::{health, metrics};
 
 /// Turns batches into files.
@@ -61,7 +61,7 @@ struct Disk {
     /// Which journal the rows stand in.
     journal: u128,
     /// The proof of what is published.
-    seals: Chain,
+    seals: SharedChain,
     summary: Summary,
     /// Since when, and when it was last said, while attempts fail.
     trouble: Option<(Instant, Instant)>,
@@ -75,7 +75,7 @@ impl Writer {
         queue: Arc<Queue>,
         shelf: Arc<Shelf>,
         journal: u128,
-        seals: Chain,
+        seals: SharedChain,
     ) -> Self {
         let summary = Summary::default();
         Self {
@@ -97,7 +97,7 @@ impl Writer {
         let _close = CloseOnDrop(Arc::clone(&queue));
         let _alive = health::RECORD.begin();
         loop {
-            match queue.next(TICK) {
+            match queue.next(self.patience()) {
                 Next::Batch(batch) => {
                     let Batch { table, day, rows, bytes, stake, piece } = *batch;
                     self.write(table, day, &rows, &stake, Some(piece));
@@ -114,6 +114,11 @@ impl Writer {
             self.anchor();
         }
         self.close()
+    }
+
+    /// How long to wait for a batch: the journal does not wait longer than it is to.
+    fn patience(&self) -> Duration {
+        self.sync.map_or(TICK, |sync| sync.saturating_sub(self.synced.elapsed()).min(TICK))
     }
 
     fn write(&mut self, table: Table, day: Day, rows: &RecordBatch, stake: &[Loss], piece: Option<Piece>) {
@@ -148,8 +153,8 @@ impl Writer {
 
     /// Anchors the chain's head when it is time.
     fn anchor(&mut self) {
-        let due = self.disk.seals.anchors().is_some_and(|anchor| self.anchored.elapsed() >= anchor.every);
-        if due {
+        let every = self.disk.seals.lock().anchors().map(|anchor| anchor.every);
+        if every.is_some_and(|every| self.anchored.elapsed() >= every) {
             self.anchored = Instant::now();
             self.disk.anchor();
         }
@@ -348,14 +353,17 @@ impl Slot {
             // The recorder is gone without its last commit: these rows come again from the kernel.
             return file.discard();
         }
-        let mut last = false;
-        let mut sealed = false;
-        while let Err(error) = publish(disk, &mut file, &contents, &mut sealed) {
+        let (mut last, mut sealed) = (false, false);
+        let shared = disk.seals.clone();
+        // Held until the file has its name: what is sealed and unpublished is what was sealed last.
+        let mut seals = shared.lock();
+        while let Err(error) = publish(&disk.place, &mut seals, &mut file, &contents, &mut sealed) {
             if !disk.wait_after(error, &mut last) {
-                disk.withdraw(contents, sealed);
+                withdraw(&mut seals, contents.file, sealed);
                 return self.lose_file(disk, file);
             }
         }
+        drop(seals);
         disk.fares_well();
         disk.summary.files += 1;
         disk.summary.rows += self.file_rows;
@@ -385,16 +393,8 @@ impl Disk {
         true
     }
 
-    /// Takes back that a file was `sealed` which is not published.
-    fn withdraw(&mut self, contents: Contents, sealed: bool) {
-        let file = contents.file;
-        if sealed && let Err(error) = self.seals.append(What::Withdrawn { file: file.clone() }) {
-            tracing::error!(file, %error, "this file was sealed, could not be published, and will be missed by `verify`");
-        }
-    }
-
     fn anchor(&mut self) {
-        if let Err(error) = self.seals.anchor() {
+        if let Err(error) = self.seals.lock().anchor() {
             metrics::STORAGE_ERRORS.add(1);
             tracing::error!("cannot anchor the chain of seals: {error} (see docs/errors.md#anchor-failed)");
         }
@@ -445,17 +445,25 @@ impl Disk {
 
 /// Seals a file, unless it is `sealed`, and publishes it: in this order, so that no file ever stands there without a seal.
 fn publish(
-    disk: &mut Disk,
+    place: &Place,
+    seals: &mut Chain,
     file: &mut GrowingFile,
     contents: &Contents,
     sealed: &mut bool,
 ) -> io::Result<()> {
-    file.keep(&disk.place)?;
+    file.keep(place)?;
     if !*sealed {
-        disk.seals.append(What::File(contents.clone()))?;
+        seals.append(What::File(contents.clone()))?;
         *sealed = true;
     }
-    file.publish(&disk.place)
+    file.publish(place)
+}
+
+/// Takes back that a file was `sealed` which is not published.
+fn withdraw(seals: &mut Chain, file: String, sealed: bool) {
+    if sealed && let Err(error) = seals.append(What::Withdrawn { file: file.clone() }) {
+        tracing::error!(file, %error, "this file was sealed, could not be published, and will be missed by `verify`");
+    }
 }
 
 /// Closes the queue when the writer ends, however it ends.
