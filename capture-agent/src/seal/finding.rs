@@ -62,7 +62,7 @@ impl fmt::Display for Finding {
             Wrong::SealedTwice => write!(f, "sealed twice  {file}")?,
             Wrong::Back => write!(f, "back          {file}: its chain says that it was removed")?,
             Wrong::Unequal => {
-                write!(f, "unequal       {file}: it does not have the rows of the files that it replaced")?
+                write!(f, "unequal       {file}: it does not have the rows of the files that it replaced")?;
             }
             Wrong::Unreadable => write!(f, "unreadable    {file}: no seal")?,
             Wrong::Forged => write!(f, "forged        {file}: the key did not sign its seal")?,
