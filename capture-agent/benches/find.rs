@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use capture_agent::keep::{self, Compaction, Keeper};
 use capture_agent::record::journal::SEGMENT_BYTES;
-use capture_agent::record::{Recorder, Settings};
+use capture_agent::record::{Keys, Recorder, Settings};
 use capture_agent::session::value::Encoding;
 use capture_agent::session::{
     EndReason, Exchange, Micros, Origin, Param, Protocol, SessionEnd, SessionId, SessionInfo, Sink, Status,
@@ -163,6 +163,7 @@ fn settings(data_dir: &Path) -> Settings {
         segment_bytes: SEGMENT_BYTES,
         seal_key: None,
         anchor: None,
+        keys: Keys::default(),
     }
 }
 

@@ -9,10 +9,12 @@ use serde::de::IgnoredAny;
 use thiserror::Error;
 
 use crate::policy::{Policy, PolicyErrors, RowLimits};
+use crate::record::Keys;
 use crate::seal::{Anchor, hash, hex};
 
 mod approvals;
 mod compaction;
+mod encryption;
 mod events;
 mod kubernetes;
 mod masking;
@@ -22,6 +24,7 @@ mod upload;
 
 pub use approvals::{Approvals, NoGroup, Webhook};
 pub use compaction::Compaction;
+pub use encryption::{Encryption, NoKey};
 pub use events::Events;
 pub use kubernetes::Kubernetes;
 pub use masking::Masking;
@@ -61,6 +64,8 @@ pub struct Config {
     pub retention: Vec<Retention>,
     /// When small files are merged; never if it is not there.
     pub compaction: Option<Compaction>,
+    /// What the record is encrypted with; with nothing if it is not there.
+    pub encryption: Option<Encryption>,
     /// Where metrics and health are served.
     pub metrics: Metrics,
     /// Who elsewhere is told of statements and verdicts.
@@ -245,10 +250,20 @@ impl Config {
         self.approvals.check()?;
         self.retention.iter().try_for_each(Retention::check)?;
         self.compaction.map_or(Ok(()), Compaction::check)?;
+        self.encryption.as_ref().map_or(Ok(()), Encryption::check)?;
         self.upload.as_ref().map_or(Ok(()), Upload::check)?;
         self.metrics.check()?;
         events::check(&self.events)?;
         self.kubernetes.as_ref().map_or(Ok(()), Kubernetes::check)
+    }
+
+    /// The keys of the record; none if it is not encrypted.
+    ///
+    /// # Errors
+    ///
+    /// One cannot be had.
+    pub fn keys(&self) -> Result<Keys, NoKey> {
+        self.encryption.as_ref().map_or_else(|| Ok(Keys::default()), Encryption::keys)
     }
 
     /// How long a file may grow.
@@ -285,6 +300,7 @@ impl Default for Config {
             approvals: Approvals::default(),
             retention: Vec::new(),
             compaction: None,
+            encryption: None,
             masking: Masking::default(),
             metrics: Metrics::default(),
             events: Vec::new(),

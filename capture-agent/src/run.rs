@@ -85,6 +85,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         segment_bytes: SEGMENT_BYTES,
         seal_key: config.seals.key.clone(),
         anchor: config.anchor(),
+        keys: config.keys()?,
     };
     let (mut recorder, recovery) = Recorder::with_tap(settings, events::tap(&config)?)?;
     let keeper = keep(&config, &recorder)?;

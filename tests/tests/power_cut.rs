@@ -1,14 +1,11 @@
 //! The host loses its power: what was said longer ago than the journal's interval is in the record, once, every published file
 //! can be read, and the seals fit.
 //!
-//! The record lies on a file system of its own, ext4 in a loop device, which is shut down in the middle of the work without a
-//! flush (`EXT4_IOC_SHUTDOWN`, as the kernel's own tests do it): every dirty page is dropped. The server's disk stays.
+//! The record lies on a file system of its own ([`Disk::cut_power`]): every dirty page is dropped. The server's disk stays.
 #![expect(clippy::disallowed_types, reason = "the longest lost interval needs a clock")]
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,14 +13,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use tests::agent::{QUICK_ROTATION, UNPINNED};
 use tests::wire::Wire;
-use tests::{Agent, AgentOptions, Record, Server, deps, wait};
+use tests::{Agent, AgentOptions, Disk, Record, Server, wait};
 
 #[test]
 fn what_was_said_before_the_journals_interval_survives_a_failure_of_power() -> anyhow::Result<()> {
     let server = Server::start()?;
-    let parent = tempfile::tempdir()?;
-    let disk = Disk::make(parent.path())?;
-    let data = disk.folder.join("data");
+    let disk = Disk::make("mkfs.ext4", 512 << 20)?;
+    let data = disk.folder().join("data");
     let mut said = Vec::new();
     let (mut lost, mut longest) = (0, Duration::ZERO);
     for turn in 0..cuts() {
@@ -93,7 +89,7 @@ fn work_until_the_cut(
         });
         // In step with nothing, from the first moments on to some rotations later.
         wait::pause(Duration::from_millis(50 + turn * 7_919 % LONGEST_LIFE_MS));
-        let cut = disk.cut();
+        let cut = disk.cut_power().map(|()| Instant::now());
         dark.store(true, Ordering::Release);
         agent.kill()?.adopted();
         let answered = load.join().ok().context("the load panicked")??;
@@ -108,56 +104,10 @@ fn start(server: &Server, data: &Path) -> anyhow::Result<Agent> {
     options.config(UNPINNED).config(&journal).config("[compaction]\nfiles = 4").start()
 }
 
-/// A file system whose power can fail.
-struct Disk {
-    image: PathBuf,
-    folder: PathBuf,
-}
-
-impl Disk {
-    fn make(parent: &Path) -> anyhow::Result<Self> {
-        deps::require_root()?;
-        let disk = Self { image: parent.join("image"), folder: parent.join("disk") };
-        fs::create_dir(&disk.folder)?;
-        File::create(&disk.image)?.set_len(512 << 20)?;
-        deps::run(Command::new("mkfs.ext4").arg("-q").arg(&disk.image))?;
-        Ok(disk)
-    }
-
-    fn mount(&self) -> anyhow::Result<()> {
-        deps::run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.folder)).map(drop)
-    }
-
-    fn unmount(&self) -> anyhow::Result<()> {
-        deps::run(Command::new("umount").arg(&self.folder)).map(drop)
-    }
-
-    /// Drops all that is not on the disk, for good. Yields a moment just afterwards.
-    fn cut(&self) -> anyhow::Result<Instant> {
-        let mut program = Command::new(deps::python()?);
-        program.args(["-c", CUT]).arg(&self.folder);
-        deps::run(&mut program)?;
-        Ok(Instant::now())
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Of a test that failed in between.
-        let _ = Command::new("umount").arg("-lq").arg(&self.folder).status();
-    }
-}
-
 /// How often the power fails; `CAPTURE_POWER_CUTS` for a longer run.
 fn cuts() -> u64 {
     std::env::var("CAPTURE_POWER_CUTS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
 }
-
-/// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH` (`fs/ext4/ext4.h`).
-const CUT: &str = "
-import fcntl, os, struct, sys
-fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))
-";
 
 /// The journal is brought to the disk as often.
 const SYNC: Duration = Duration::from_millis(200);

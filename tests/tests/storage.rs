@@ -3,12 +3,12 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use tests::wire::Wire;
-use tests::{AgentOptions, Record, Server, clients, deps, oracle, wait};
+use tests::{AgentOptions, Disk, Record, Server, clients, deps, oracle, wait};
 
 #[test]
 fn a_disk_that_is_full_for_a_while_loses_nothing() -> anyhow::Result<()> {
@@ -62,6 +62,36 @@ fn a_disk_that_stays_full_loses_rows_and_says_so() -> anyhow::Result<()> {
         assert_eq!(rows + lost.1, returned, "{:#?}", record.gaps);
     }
     Ok(())
+}
+
+/// Of a btrfs, whose quotas hold for everybody; what a user may use holds for no process with CAP_SYS_RESOURCE.
+#[test]
+fn a_quota_that_is_used_up_is_named_and_costs_nothing_once_it_is_raised() -> anyhow::Result<()> {
+    let disk = Disk::make("mkfs.btrfs", 512 << 20)?;
+    disk.mount()?;
+    let quota = |words: &[&str]| deps::run(Command::new("btrfs").args(words).arg(disk.folder()));
+    quota(&["quota", "enable"])?;
+    let server = Server::start()?;
+    let data = disk.folder().join("data");
+    let mut agent = rotating().server(&server).data(&data).start()?;
+    // Less than what is used already.
+    quota(&["qgroup", "limit", "1M"])?;
+    let mut wire = Wire::login(&server, "quota")?;
+    for _ in 0..20 {
+        fill(&mut wire, 100)?;
+        wait::pause(Duration::from_millis(50));
+    }
+    agent.wait_for("cannot write the record: Disk quota exceeded")?;
+    quota(&["qgroup", "limit", "none"])?;
+    recovers(&mut wire, &data)?;
+    wire.terminate()?;
+    server.wait_idle()?;
+    let finished = agent.stop()?;
+    assert_eq!(finished.record.lost_rows("statements"), 0, "{:#?}", finished.record.gaps);
+    finished.verify()?;
+    oracle::compare(&server.stop()?, &finished.record)?;
+    drop(finished);
+    disk.unmount()
 }
 
 #[test]

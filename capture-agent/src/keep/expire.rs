@@ -1,18 +1,15 @@
 //! Retention: which files go, which would but stay because somebody holds them, and that they are gone.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::path::Path;
 
 use arrow::array::{Array as _, AsArray as _, StringArray};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use ulid::Ulid;
 use uuid::Uuid;
 
 use super::holds::{Hold, Whose};
-use crate::record::{StoredFile, Table};
+use crate::record::{Archive, StoredFile, Table};
 use crate::seal::Sealed;
 
 /// What legal holds keep, as far as it was looked up.
@@ -46,7 +43,7 @@ impl Held {
 
     /// Looks up the sessions of held roles, in files that were not looked through yet. Statements tell of a session before it
     /// has ended.
-    pub(super) fn look(&mut self, files: &[StoredFile]) -> Result<(), ParquetError> {
+    pub(super) fn look(&mut self, archive: &Archive, files: &[StoredFile]) -> Result<(), ParquetError> {
         if self.users.is_empty() {
             return Ok(());
         }
@@ -61,18 +58,23 @@ impl Held {
                 }
                 false
             };
-            any(&file.path, file.table, &mut add)?;
+            any(archive, file, &mut add)?;
             self.seen.insert(file.id);
         }
         Ok(())
     }
 
     /// Whether a file has a row that is held.
-    pub(super) fn has(&self, file: &StoredFile, sealed: Option<&Sealed>) -> Result<bool, ParquetError> {
+    pub(super) fn has(
+        &self,
+        archive: &Archive,
+        file: &StoredFile,
+        sealed: Option<&Sealed>,
+    ) -> Result<bool, ParquetError> {
         if self.users.is_empty() && !self.sessions.iter().any(|id| may_have(sealed, id)) {
             return Ok(false);
         }
-        any(&file.path, file.table, &mut |user, session| {
+        any(archive, file, &mut |user, session| {
             user.is_some_and(|user| self.users.contains(user))
                 || session
                     .and_then(|id| id.parse::<Uuid>().ok())
@@ -94,12 +96,12 @@ fn has_users(table: Table) -> bool {
 
 /// Whether `is` says so of any row's role and session.
 fn any(
-    path: &Path,
-    table: Table,
+    archive: &Archive,
+    file: &StoredFile,
     is: &mut impl FnMut(Option<&str>, Option<&str>) -> bool,
 ) -> Result<bool, ParquetError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
-    let columns: &[&str] = if has_users(table) { &["pg_user", "session_id"] } else { &["session_id"] };
+    let builder = archive.open(file)?;
+    let columns: &[&str] = if has_users(file.table) { &["pg_user", "session_id"] } else { &["session_id"] };
     let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
     for rows in builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()? {
         let rows = rows?;

@@ -147,7 +147,7 @@ impl Work {
         self.uploaded.read(there).map_err(said)?;
         let holds = Holds::open(self.archive.data_dir()).map_err(|error| error.to_string())?;
         self.held.set(holds.list());
-        self.held.look(files).map_err(|error| error.to_string())?;
+        self.held.look(&self.archive, files).map_err(|error| error.to_string())?;
         self.expire(files)
     }
 
@@ -179,7 +179,7 @@ impl Work {
                 let kept = (needs_confirmation && !rule.unconfirmed && !confirmed())
                     || self
                         .held
-                        .has(file, Some(sealed))
+                        .has(&self.archive, file, Some(sealed))
                         .map_err(|error| format!("{}: {error}", file.name))?;
                 if kept {
                     overdue.insert(file.id);

@@ -2,7 +2,9 @@
 //!
 //! Files are read batch by batch. Folders are skipped by their date, row groups by their statistics.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::record::Keys;
 
 mod files;
 mod groups;
@@ -16,6 +18,15 @@ mod value;
 pub use session::{Decision, Found, Gap, Item, Shown, Statement, find, show};
 pub use sessions::{Filter, SessionRow, StatementFilter, sessions};
 pub use value::rfc3339;
+
+/// A record that is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Its data directory.
+    pub data_dir: &'a Path,
+    /// What its files may be encrypted with.
+    pub keys: &'a Keys,
+}
 
 /// Does something again if files went while it was done; they do not go often.
 fn settled<T>(mut work: impl FnMut() -> Result<T, ReadError>) -> Result<T, ReadError> {

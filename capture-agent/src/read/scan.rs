@@ -10,15 +10,17 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
-    ParquetRecordBatchReaderBuilder, RowFilter,
+    ArrowPredicateFn, ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+    RowFilter,
 };
 use parquet::file::metadata::PageIndexPolicy;
 
 use super::{ReadError, groups};
+use crate::record::Keys;
 
 /// Reads files one after the other; one batch is in memory at a time.
 pub(super) struct Scan {
+    keys: Keys,
     files: std::vec::IntoIter<PathBuf>,
     columns: Option<&'static [&'static str]>,
     session: Option<String>,
@@ -27,8 +29,8 @@ pub(super) struct Scan {
 
 impl Scan {
     /// All rows of `files`, with these columns; with all if there is no choice.
-    pub(super) fn new(files: Vec<PathBuf>, columns: Option<&'static [&'static str]>) -> Self {
-        Self { files: files.into_iter(), columns, session: None, current: None }
+    pub(super) fn new(keys: &Keys, files: Vec<PathBuf>, columns: Option<&'static [&'static str]>) -> Self {
+        Self { keys: keys.clone(), files: files.into_iter(), columns, session: None, current: None }
     }
 
     /// Only the rows of one session.
@@ -42,8 +44,8 @@ impl Scan {
         let file = open(path)?;
         let options = match &self.session {
             // The index of pages, where the file has one, says which of them a session can be in.
-            Some(_) => ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional),
-            None => ArrowReaderOptions::new(),
+            Some(_) => self.keys.reader_options().with_page_index_policy(PageIndexPolicy::Optional),
+            None => self.keys.reader_options(),
         };
         let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(broken)?;
         let schema = builder.parquet_schema();
@@ -98,18 +100,22 @@ impl Iterator for Scan {
 
 /// The session ids of each row group in `path`, without looking at its rows: what the dictionary of the column
 /// names. Ids may repeat.
-pub(super) fn session_ids(path: &Path, mut found: impl FnMut(usize, &str)) -> Result<(), ReadError> {
+pub(super) fn session_ids(
+    keys: &Keys,
+    path: &Path,
+    mut found: impl FnMut(usize, &str),
+) -> Result<(), ReadError> {
     let broken = |source| ReadError::File { path: path.to_owned(), source };
     let file = open(path)?;
     // Read as a dictionary, the column's distinct values come without one copy per row.
     let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-    let plain = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(broken)?;
+    let plain = ArrowReaderMetadata::load(&file, keys.reader_options()).map_err(broken)?;
     let fields = plain.schema().fields().iter().map(|field| match field.name().as_str() {
         SESSION_ID => Field::new(SESSION_ID, dictionary.clone(), field.is_nullable()),
         _ => field.as_ref().clone(),
     });
     let schema = std::sync::Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let options = ArrowReaderOptions::new().with_schema(schema);
+    let options = keys.reader_options().with_schema(schema);
     let metadata = ArrowReaderMetadata::try_new(plain.metadata().clone(), options).map_err(broken)?;
     for group in 0..metadata.metadata().num_row_groups() {
         let file = file.try_clone().map_err(|error| broken(error.into()))?;
@@ -133,13 +139,15 @@ pub(super) fn session_ids(path: &Path, mut found: impl FnMut(usize, &str)) -> Re
 
 /// Some row groups of a file.
 pub(super) fn row_groups(
+    keys: &Keys,
     path: &Path,
     groups: Vec<usize>,
     columns: &'static [&'static str],
 ) -> Result<ParquetRecordBatchReader, ReadError> {
     let broken = |source| ReadError::File { path: path.to_owned(), source };
     let file = open(path)?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(broken)?;
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new_with_options(file, keys.reader_options()).map_err(broken)?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
     let builder = builder.with_batch_size(BATCH_ROWS).with_projection(mask).with_row_groups(groups);
     builder.build().map_err(broken)

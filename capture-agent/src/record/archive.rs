@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
 use ulid::Ulid;
 
 use super::batch::Day;
@@ -56,6 +58,16 @@ impl Archive {
     /// The node, as file names carry it.
     pub fn node(&self) -> &str {
         self.place.node()
+    }
+
+    /// Opens one of its files, to read rows.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or its key is missing.
+    pub fn open(&self, file: &StoredFile) -> Result<ParquetRecordBatchReaderBuilder<File>, ParquetError> {
+        let options = self.place.keys().reader_options();
+        ParquetRecordBatchReaderBuilder::try_new_with_options(File::open(&file.path)?, options)
     }
 
     /// All files, by table and day, each day's in the order of their rows.

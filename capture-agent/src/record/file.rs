@@ -14,8 +14,9 @@ use rustix::io::Errno;
 use ulid::Ulid;
 
 use super::batch::Day;
-use super::layout::Layout;
-use super::row_group::RowGroup;
+use super::keys::Keys;
+use super::layout::{self, Layout};
+use super::row_group::{Encoder, RowGroup};
 use super::sealing::{self, Hashed};
 use super::table::Table;
 use crate::seal::{self, Contents, Hasher, hex};
@@ -27,6 +28,7 @@ pub(super) struct Place {
     pub(super) data_dir: PathBuf,
     /// The agent's node, as file names carry it.
     node: String,
+    keys: Keys,
 }
 
 /// A file that grows by whole row groups.
@@ -41,7 +43,7 @@ pub(super) struct GrowingFile {
     day: Day,
     id: Ulid,
     temporary: PathBuf,
-    row_groups: u64,
+    row_groups: usize,
     /// Bytes that are reserved on the disk.
     reserved: u64,
 }
@@ -53,9 +55,14 @@ pub fn node_in_names(node: &str) -> String {
 }
 
 impl Place {
-    /// The files of `node` in `data_dir`.
-    pub(super) fn new(data_dir: PathBuf, node: &str) -> Self {
-        Self { data_dir, node: node_in_names(node) }
+    /// The files of `node` in `data_dir`, encrypted with these keys.
+    pub(super) fn new(data_dir: PathBuf, node: &str, keys: Keys) -> Self {
+        Self { data_dir, node: node_in_names(node), keys }
+    }
+
+    /// What its files are encrypted with.
+    pub(super) fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// The folder of a table's day.
@@ -201,16 +208,22 @@ impl GrowingFile {
         let temporary = place.temporary(&folder, id);
         let file = create_file(&temporary)?;
         let hashed = Hashed { to: file.try_clone()?, hasher: Hasher::new() };
-        let writer = RowGroup::file_writer(table, layout, hashed).map_err(io_error)?;
+        let properties = layout::properties(layout, place.keys.writing());
+        let writer = RowGroup::file_writer(table, properties, hashed).map_err(io_error)?;
         Ok(Self { file, writer, table, day, id, temporary, row_groups: 0, reserved: 0 })
+    }
+
+    /// Begins its next row group.
+    pub(super) fn encoder(&self) -> Result<Encoder, ParquetError> {
+        Encoder::of_file(self.table, &self.writer, self.row_groups)
     }
 
     /// Reserves what `row_group` and the footer after it will take. On an error nothing has changed, and the file
     /// can still be completed as it is.
     pub(super) fn reserve(&mut self, row_group: &RowGroup) -> io::Result<()> {
         let written = self.writer.bytes_written() as u64;
-        let needed =
-            written + row_group.bytes() + FOOTER_BYTES + (self.row_groups + 1) * ROW_GROUP_FOOTER_BYTES;
+        let footer = FOOTER_BYTES + (self.row_groups as u64 + 1) * ROW_GROUP_FOOTER_BYTES;
+        let needed = written + row_group.bytes() + footer;
         if needed <= self.reserved {
             return Ok(());
         }

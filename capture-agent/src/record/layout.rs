@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::encryption::encrypt::FileEncryptionProperties;
 use parquet::file::properties::{
     EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterPropertiesPtr, WriterVersion,
 };
@@ -19,8 +20,15 @@ pub(super) enum Layout {
     Merged,
 }
 
-/// How the columns of a file are encoded. Names of columns that a table does not have are no matter.
-pub(super) fn properties(layout: Layout) -> WriterPropertiesPtr {
+/// How the columns of a file are encoded, and encrypted if a key is given. Names of columns that a table does not have are no
+/// matter.
+pub(super) fn properties(
+    layout: Layout,
+    encryption: Option<&Arc<FileEncryptionProperties>>,
+) -> WriterPropertiesPtr {
+    if let Some(encryption) = encryption {
+        return Arc::new(encrypted(layout, Arc::clone(encryption)).build());
+    }
     static RECORDED: LazyLock<WriterPropertiesPtr> = LazyLock::new(|| Arc::new(recorded().build()));
     static MERGED: LazyLock<WriterPropertiesPtr> = LazyLock::new(|| Arc::new(merged().build()));
     Arc::clone(match layout {
@@ -64,19 +72,35 @@ fn recorded() -> WriterPropertiesBuilder {
     properties
 }
 
-/// Written once and read for long: found through filters and through an index of the pages, whose rows are sorted.
+/// The same, encrypted. Without Bloom filters, which nobody encrypts; and with pages of version 1, since DuckDB reads no
+/// encrypted ones of version 2.
+fn encrypted(layout: Layout, encryption: Arc<FileEncryptionProperties>) -> WriterPropertiesBuilder {
+    let properties = match layout {
+        Layout::Recorded => recorded(),
+        Layout::Merged => paged(),
+    };
+    properties.set_writer_version(WriterVersion::PARQUET_1_0).with_file_encryption_properties(encryption)
+}
+
+/// Written once and read for long: found through an index of the pages, whose rows are sorted, and through filters.
 fn merged() -> WriterPropertiesBuilder {
+    let mut properties = paged();
+    for path in FILTERED {
+        properties = properties
+            .set_column_bloom_filter_fpp(column(path), FALSE_POSITIVES)
+            .set_column_bloom_filter_max_ndv(column(path), DISTINCT);
+    }
+    properties
+}
+
+/// With an index of the pages.
+fn paged() -> WriterPropertiesBuilder {
     let mut properties = recorded()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(MERGED_ZSTD_LEVEL).unwrap_or_default()))
         .set_offset_index_disabled(false)
         .set_data_page_row_count_limit(PAGE_ROWS);
     for path in PAGED {
         properties = properties.set_column_statistics_enabled(column(path), EnabledStatistics::Page);
-    }
-    for path in FILTERED {
-        properties = properties
-            .set_column_bloom_filter_fpp(column(path), FALSE_POSITIVES)
-            .set_column_bloom_filter_max_ndv(column(path), DISTINCT);
     }
     properties
 }
@@ -139,7 +163,7 @@ mod tests {
     #[test]
     fn large_columns_have_neither_statistics_nor_copies() {
         for layout in [Layout::Recorded, Layout::Merged] {
-            let properties = properties(layout);
+            let properties = properties(layout, None);
             for path in LARGE {
                 let path = ColumnPath::from(path.split('.').map(str::to_owned).collect::<Vec<_>>());
                 assert_eq!(properties.statistics_enabled(&path), EnabledStatistics::None);

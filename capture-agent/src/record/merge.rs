@@ -10,18 +10,16 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
-};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use uuid::Uuid;
 
 use super::archive::{Archive, StoredFile};
 use super::file::GrowingFile;
+use super::keys::Keys;
 use super::layout::Layout;
 use super::lsn::{Piece, Spans};
-use super::row_group::Encoder;
 use super::table::Table;
 use super::{journal, sealing, settled};
 use crate::seal::{Contents, Merged, Replaced, Sealed, What, hex};
@@ -101,7 +99,8 @@ impl Archive {
                 return Err(unsuitable(&"it is not what was sealed (see `capture-agent verify`)"));
             }
             opened.rewind()?;
-            let (metadata, reader) = open(opened, source.table).map_err(|why| unsuitable(&why))?;
+            let (metadata, reader) =
+                open(opened, source.table, self.place.keys()).map_err(|why| unsuitable(&why))?;
             for span in settled::rows_in(&metadata, self.journal)?.iter().filter(|span| span.last >= oldest) {
                 spans.push(Piece { span, after: None });
             }
@@ -166,9 +165,10 @@ impl Merging {
 fn open(
     file: File,
     table: Table,
+    keys: &Keys,
 ) -> Result<(Arc<ParquetMetaData>, ParquetRecordBatchReaderBuilder<File>), String> {
     let said = |error: ParquetError| error.to_string();
-    let plain = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(said)?;
+    let plain = ArrowReaderMetadata::load(&file, keys.reader_options()).map_err(said)?;
     let fields = |schema: &Schema| {
         schema
             .fields()
@@ -184,7 +184,7 @@ fn open(
     if sizes.map(|column| column.uncompressed_size()).any(|size| size > LARGEST_CHUNK) {
         return Err("it has values that are too large to be held in memory".to_owned());
     }
-    let options = ArrowReaderOptions::new().with_schema(with_dictionaries(plain.schema()));
+    let options = keys.reader_options().with_schema(with_dictionaries(plain.schema()));
     let metadata_with = ArrowReaderMetadata::try_new(Arc::clone(&metadata), options).map_err(said)?;
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata_with);
     Ok((metadata, builder.with_batch_size(BATCH_ROWS)))
@@ -249,7 +249,7 @@ impl Sorter {
             return Ok(());
         }
         let failed = |error: ParquetError| io::Error::other(error);
-        let mut encoder = Encoder::with_layout(self.table, Layout::Merged).map_err(failed)?;
+        let mut encoder = file.encoder().map_err(failed)?;
         self.keys.sort();
         let batches: Vec<_> = self.batches.iter().collect();
         let places: Vec<_> = self.keys.iter().map(|(_, place)| *place).collect();

@@ -20,13 +20,17 @@ mod builders;
 mod death_tests;
 mod decision;
 mod decisions;
+mod disk;
 #[cfg(test)]
 mod disk_tests;
+#[cfg(test)]
+mod encryption_tests;
 mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod gaps;
 pub mod journal;
+mod keys;
 mod labels;
 mod layout;
 mod lists;
@@ -41,6 +45,7 @@ mod row_group;
 mod sealing;
 mod sessions;
 mod settled;
+mod slot;
 mod statements;
 mod steady;
 #[cfg(test)]
@@ -55,6 +60,7 @@ pub use archive::{Archive, StoredFile};
 pub use decision::{Decision, DecisionKind, Outcome};
 pub use file::node_in_names;
 pub use journal::StateKey;
+pub use keys::{KeyMissing, Keys, RecordKey};
 pub use merge::{MergeError, Merging};
 pub use table::Table;
 pub use tap::{Begun, Tap};
@@ -89,6 +95,8 @@ pub struct Settings {
     pub seal_key: Option<PathBuf>,
     /// Where heads of the chain of seals are kept, if anywhere.
     pub anchor: Option<Anchor>,
+    /// What files are encrypted with, if at all.
+    pub keys: Keys,
     /// Bytes of a segment of the journal: [`journal::SEGMENT_BYTES`], but in tests.
     pub segment_bytes: u64,
 }
@@ -130,6 +138,14 @@ pub enum RecordError {
         path: PathBuf,
         /// Its format's number.
         version: u32,
+    },
+    /// A complete file that says what of the journal it has cannot be read.
+    #[error("cannot continue the record: of {path} is not known what it has: {source}", path = path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The key that is missing.
+        source: KeyMissing,
     },
     /// The key that seals files cannot be used.
     #[error(transparent)]
@@ -217,7 +233,7 @@ impl Recorder {
         settings: Settings,
         mut tap: Option<Box<dyn Tap>>,
     ) -> Result<(Self, Recovery), RecordError> {
-        let place = Place::new(settings.data_dir.clone(), &settings.node);
+        let place = Place::new(settings.data_dir.clone(), &settings.node, settings.keys.clone());
         let unwritable = |source| RecordError::DataDir { path: settings.data_dir.clone(), source };
         place.prepare().map_err(unwritable)?;
         let (mut journal, found) = Journal::open(place.journal(), settings.segment_bytes)?;
@@ -226,7 +242,7 @@ impl Recorder {
         // Their rows are in the journal, but for what was recorded while there was none.
         place.clean().map_err(unwritable)?;
         let mut settled = found.settled.clone();
-        settled.read_files(&place, journal.id(), found.oldest).map_err(unwritable)?;
+        settled.read_files(&place, journal.id(), found.oldest)?;
         // Positions are never used again, also if a failure of power cost the journal its end.
         let mut next = settled.last().map_or(0, |last| last.0 + 1);
         let mut again = None;

@@ -9,6 +9,7 @@ use parquet::arrow::arrow_writer::{
     ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
 };
 use parquet::errors::Result;
+use parquet::file::properties::WriterPropertiesPtr;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::TypePtr;
 
@@ -40,15 +41,19 @@ pub(super) struct RowGroup {
 }
 
 impl Encoder {
-    /// An empty row group.
+    /// An empty row group, for any file that is recorded and not encrypted.
     pub(super) fn new(table: Table) -> Result<Self> {
-        Self::with_layout(table, Layout::Recorded)
+        let properties = layout::properties(Layout::Recorded, None);
+        Self::of_file(table, &RowGroup::file_writer(table, properties, Vec::new())?, 0)
     }
 
-    /// The same, for a file with this layout.
-    pub(super) fn with_layout(table: Table, layout: Layout) -> Result<Self> {
-        let writer = RowGroup::file_writer(table, layout, Vec::new())?;
-        let columns = ArrowRowGroupWriterFactory::new(&writer, table.schema()).create_column_writers(0)?;
+    /// An empty row group for this file: laid out, and if it is encrypted, encrypted to be its row group `number`.
+    pub(super) fn of_file<W: Write + Send>(
+        table: Table,
+        file: &SerializedFileWriter<W>,
+        number: usize,
+    ) -> Result<Self> {
+        let columns = ArrowRowGroupWriterFactory::new(file, table.schema()).create_column_writers(number)?;
         Ok(Self { table, columns, rows: 0, stake: Losses::default(), spans: Spans::default() })
     }
 
@@ -67,11 +72,6 @@ impl Encoder {
         self.stake.add(stake);
         piece.into_iter().for_each(|piece| self.spans.push(piece));
         Ok(())
-    }
-
-    /// Whether it has no row.
-    pub(super) fn is_empty(&self) -> bool {
-        self.rows == 0
     }
 
     /// Where its rows stand in the journal.
@@ -95,10 +95,10 @@ impl RowGroup {
     /// A writer of files for a table.
     pub(super) fn file_writer<W: Write + Send>(
         table: Table,
-        layout: Layout,
+        properties: WriterPropertiesPtr,
         to: W,
     ) -> Result<SerializedFileWriter<W>> {
-        SerializedFileWriter::new(to, parquet_schema(table)?, layout::properties(layout))
+        SerializedFileWriter::new(to, parquet_schema(table)?, properties)
     }
 
     /// Its size in a file, without what the footer says of it.

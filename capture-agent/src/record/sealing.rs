@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 
 use super::file::Place;
@@ -108,10 +108,10 @@ fn seal_found(place: &Place, behind: Option<&str>, chain: &mut Chain) -> io::Res
         if behind.is_some_and(|last| path.file_name() <= last) {
             continue;
         }
-        let metadata = match ParquetMetaDataReader::new().parse_and_finish(&File::open(&path)?) {
+        let metadata = match place.keys().footer_reader().parse_and_finish(&File::open(&path)?) {
             Ok(metadata) => metadata,
             Err(error) => {
-                tracing::warn!(file = %path.display(), %error, "this file is no complete Parquet; it is not sealed");
+                tracing::warn!(file = %path.display(), %error, "this file cannot be read as Parquet; it is not sealed");
                 continue;
             }
         };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use capture_agent::keep::{self, Compaction, Keeper};
-use capture_agent::record::{Decision, DecisionKind, Recorder, Settings, Table};
+use capture_agent::record::{Decision, DecisionKind, Keys, Recorder, Settings, Table};
 use capture_agent::session::value::Encoding;
 use capture_agent::session::{
     Direction, EndReason, Exchange, Gap, GapReason, Micros, Origin, Param, Protocol, RowValues, SessionEnd,
@@ -32,6 +32,7 @@ pub fn settings(data_dir: &Path, journal_sync: Duration) -> Settings {
         segment_bytes: 30_000,
         seal_key: None,
         anchor: None,
+        keys: Keys::default(),
     }
 }
 
