@@ -89,6 +89,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     };
     let (mut recorder, recovery) = Recorder::with_tap(settings, events::tap(&config)?)?;
     let keeper = keep(&config, &recorder)?;
+    let archive = recorder.archive().clone();
     let upload = config.upload.as_ref().map(|upload| upload.settings(&config.data_dir, &config.node));
     let upload = upload.map(Upload::start).transpose()?;
     decisions::policy_loaded(&config, options.config_file.as_deref(), &mut recorder);
@@ -104,6 +105,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         .then(|| shim::backends(&config, options.config_file.as_deref(), &kernel))
         .transpose()?;
     kernel.set_default_orders(rules.default_orders())?;
+    recorder.set_required(rules.require_any());
     let masker = Masker::new(rules.policy(), masking::key(&config, rules.policy())?);
     let vault = Vault::open(&config)?;
     let mut verdicts = Verdicts::new(Arc::clone(rules.policy()));
@@ -163,6 +165,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         }
     }
     stop.store(true, Ordering::Release);
+    archive.end_waiting();
     // The thread may have ended by itself.
     let _ = wake.send(&[1]);
     // Before the writer ends, so that it need not wait for a file that is being merged.

@@ -23,7 +23,7 @@ def by_pyarrow(files, key):
 
 
 def by_duckdb(files):
-    cursor = duckdb.sql(f"select * from read_parquet({files}, encryption_config = {{footer_key: 'record'}})")
+    cursor = duckdb.sql(f"select * from read_parquet({files}, hive_partitioning = false, encryption_config = {{footer_key: 'record'}})")
     names = cursor.columns
     return [dict(zip(names, row)) for row in cursor.fetchall()]
 

@@ -23,7 +23,8 @@ impl Disk {
     /// The program is missing, or fails.
     pub fn make(program: &str, bytes: u64) -> anyhow::Result<Self> {
         deps::require_root()?;
-        let parent = tempfile::tempdir()?;
+        // In memory: what the device has taken is there at once, however busy the machine's own disk is.
+        let parent = tempfile::tempdir_in("/dev/shm")?;
         let disk =
             Self { image: parent.path().join("image"), folder: parent.path().join("disk"), _parent: parent };
         fs::create_dir(&disk.folder)?;

@@ -106,7 +106,7 @@ fn start(server: &Server, data: &Path) -> anyhow::Result<Agent> {
 
 /// How often the power fails; `CAPTURE_POWER_CUTS` for a longer run.
 fn cuts() -> u64 {
-    std::env::var("CAPTURE_POWER_CUTS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
+    std::env::var("CAPTURE_POWER_CUTS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
 }
 
 /// The journal is brought to the disk as often.
@@ -116,4 +116,4 @@ const SYNC: Duration = Duration::from_millis(200);
 const SLACK: Duration = Duration::from_millis(500);
 
 /// How long an agent works at most.
-const LONGEST_LIFE_MS: u64 = 2_500;
+const LONGEST_LIFE_MS: u64 = 1_800;

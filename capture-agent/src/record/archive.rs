@@ -60,6 +60,11 @@ impl Archive {
         self.place.node()
     }
 
+    /// Recording is to end: nobody waits any more for a disk that takes nothing.
+    pub fn end_waiting(&self) {
+        self.queue.set_required(false);
+    }
+
     /// Opens one of its files, to read rows.
     ///
     /// # Errors

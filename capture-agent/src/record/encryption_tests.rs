@@ -13,6 +13,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 
 use super::fixture::{MORNING, exchange, session, settings, with_params};
+use super::merge_tests::die;
 use super::tests::{noise, parquet_files};
 use super::*;
 use crate::seal::{Live, Request, verify};
@@ -75,15 +76,19 @@ fn an_agent_without_the_key_of_the_last_files_refuses_to_go_on() {
         std::thread::park_timeout(Duration::from_millis(10));
     }
     send(&mut recorder, 100..200);
-    recorder.suspend().unwrap();
+    // It dies here.
+    let left = die(folder.path());
+    recorder.finish().unwrap();
     for wrong in [Keys::default(), Keys::new(&key(2), &[])] {
-        let error = start(folder.path(), wrong).unwrap_err();
+        let error = start(left.path(), wrong).err().unwrap();
         assert!(matches!(error, RecordError::Key { .. }), "{error}");
         assert!(error.to_string().contains(&missing(&key(1))), "{error}");
     }
     let newer = Keys::new(&key(2), &[key(1)]);
-    start(folder.path(), newer.clone()).unwrap().0.finish().unwrap();
-    assert_eq!(seqs(folder.path(), &newer), (0..200).collect::<Vec<_>>());
+    let (next, recovery) = start(left.path(), newer.clone()).unwrap();
+    assert_eq!(recovery.rows, 100);
+    next.finish().unwrap();
+    assert_eq!(seqs(left.path(), &newer), (0..200).collect::<Vec<_>>());
 }
 
 #[test]

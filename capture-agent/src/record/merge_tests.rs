@@ -192,7 +192,7 @@ fn a_file_that_was_changed_is_not_laundered() {
 }
 
 /// All of it, as it is now: the recorder has nothing to do meanwhile.
-fn die(data_dir: &Path) -> tempfile::TempDir {
+pub(super) fn die(data_dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     copy_folder(data_dir, copy.path());
     copy

@@ -320,6 +320,12 @@ impl Recorder {
         metrics::JOURNAL_WAITING.set(journal.next().0 - self.settled.0);
     }
 
+    /// Whether a rule requires that sessions are recorded. While the disk takes nothing, whoever hands over rows then waits instead of
+    /// losing them: the ring fills, and the kernel side has the required sessions wait or end.
+    pub fn set_required(&self, required: bool) {
+        self.queue.set_required(required);
+    }
+
     /// Its complete files.
     pub fn archive(&self) -> &Archive {
         &self.archive
