@@ -214,7 +214,7 @@ fn exchange(seq: u64, at: i64, shape: u64) -> Exchange {
     Exchange {
         seq,
         started_at: Micros(at),
-        duration_us: Some(80 + seq % 40),
+        duration_us: Some(80 + i64::try_from(seq % 40).unwrap()),
         first_row_us: None,
         protocol: Protocol::Extended,
         sql: Some(format!("select column_{shape} from table_{} where id = $1", shape % 20).into()),

@@ -132,20 +132,21 @@ const LARGE_RESULTS: u64 = 150;
 fn a_quota_that_is_used_up_is_named_and_costs_nothing_once_it_is_raised() -> anyhow::Result<()> {
     let disk = Disk::make("mkfs.btrfs", 512 << 20)?;
     disk.mount()?;
+    let data = disk.folder().join("data");
+    deps::run(Command::new("btrfs").args(["subvolume", "create"]).arg(&data))?;
     let quota = |words: &[&str]| deps::run(Command::new("btrfs").args(words).arg(disk.folder()));
     quota(&["quota", "enable"])?;
     let server = Server::start()?;
-    let data = disk.folder().join("data");
     let mut agent = rotating().server(&server).data(&data).start()?;
     // Less than what is used already.
-    quota(&["qgroup", "limit", "1M"])?;
+    quota(&["qgroup", "limit", "1M", FIRST_SUBVOLUME])?;
     let mut wire = Wire::login(&server, "quota")?;
     for _ in 0..20 {
         fill(&mut wire, 100)?;
         wait::pause(Duration::from_millis(50));
     }
     agent.wait_for("cannot write the record: Disk quota exceeded")?;
-    quota(&["qgroup", "limit", "none"])?;
+    quota(&["qgroup", "limit", "none", FIRST_SUBVOLUME])?;
     recovers(&mut wire, &data)?;
     wire.terminate()?;
     server.wait_idle()?;
@@ -156,6 +157,9 @@ fn a_quota_that_is_used_up_is_named_and_costs_nothing_once_it_is_raised() -> any
     drop(finished);
     disk.unmount()
 }
+
+/// The first number that a btrfs gives to a subvolume (`BTRFS_FIRST_FREE_OBJECTID`).
+const FIRST_SUBVOLUME: &str = "0/256";
 
 #[test]
 fn a_removed_folder_is_made_again() -> anyhow::Result<()> {
