@@ -24,13 +24,13 @@ use parquet::schema::types::ColumnDescPtr;
 use zstd::bulk::Compressor;
 
 use super::hybrid;
+use super::layout;
 use super::repeats::{self, Repeated};
 
 /// A column chunk that grows in memory, page by page.
 pub(super) struct TextChunk {
     column: ColumnDescPtr,
     compression: Compression,
-    compressor: Compressor<'static>,
     /// The number of each text of the dictionary.
     numbers: HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>,
     /// The dictionary's page.
@@ -69,28 +69,28 @@ struct Levels {
     definition: Vec<u32>,
 }
 
-impl TextChunk {
-    /// Whether a column can be made here: texts with a dictionary, in every row or in lists that lack none.
-    pub(super) fn serves(column: &ColumnDescPtr, properties: &WriterProperties) -> bool {
-        let plain = column.max_rep_level() == 0 && column.max_def_level() <= 1;
-        let listed = column.max_rep_level() == 1 && !column.self_type().is_optional();
-        column.physical_type() == Type::BYTE_ARRAY
-            && properties.dictionary_enabled(column.path())
-            && (plain || listed)
-    }
+/// Whether files that are written so can have chunks from here: they are neither encrypted nor found by pages.
+pub(super) fn may_serve(properties: &WriterProperties) -> bool {
+    properties.file_encryption_properties().is_none() && properties.offset_index_disabled()
+}
 
+/// Whether a column can be made here: texts with a dictionary, in every row or in lists that lack none.
+pub(super) fn serves(column: &ColumnDescPtr, properties: &WriterProperties) -> bool {
+    let plain = column.max_rep_level() == 0 && column.max_def_level() <= 1;
+    let listed = column.max_rep_level() == 1 && !column.self_type().is_optional();
+    column.physical_type() == Type::BYTE_ARRAY
+        && properties.dictionary_enabled(column.path())
+        && (plain || listed)
+}
+
+impl TextChunk {
     /// An empty chunk.
-    pub(super) fn new(column: &ColumnDescPtr, properties: &WriterProperties) -> Result<Self> {
+    pub(super) fn new(column: &ColumnDescPtr, properties: &WriterProperties) -> Self {
         let path = column.path();
-        let compression = properties.compression(path);
-        let Compression::ZSTD(level) = compression else {
-            return Err(ParquetError::General(format!("{path}: not compressed with ZSTD")));
-        };
         let statistics = properties.statistics_enabled(path) != EnabledStatistics::None;
-        Ok(Self {
+        Self {
             column: Arc::clone(column),
-            compression,
-            compressor: Compressor::new(level.compression_level())?,
+            compression: properties.compression(path),
             numbers: HashMap::default(),
             dictionary: Vec::new(),
             dictionary_limit: properties.column_dictionary_page_size_limit(path),
@@ -101,8 +101,8 @@ impl TextChunk {
             values: 0,
             nulls: 0,
             range: statistics.then(Range::default),
-            filter: properties.bloom_filter_properties(path).map(|filter| filter.fpp()),
-        })
+            filter: layout::filter(path),
+        }
     }
 
     /// The definition level of a value that is there.
@@ -116,7 +116,7 @@ impl TextChunk {
     }
 
     /// Adds a page.
-    pub(super) fn add(&mut self, leaf: &Leaf) -> Result<()> {
+    pub(super) fn add(&mut self, leaf: &Leaf, compressor: &mut Compressor<'_>) -> Result<()> {
         let keys = leaf.texts.keys();
         let texts: &StringArray = leaf.texts.values().as_string();
         let present = keys.len() - keys.null_count();
@@ -153,7 +153,7 @@ impl TextChunk {
         let uncompressed = levels.len() + values.len();
         let definition_bytes = levels.len() - repetition_bytes;
         let mut buffer = levels;
-        let is_compressed = self.compress(&values, &mut buffer)?;
+        let is_compressed = compress(compressor, &values, &mut buffer)?;
         if !is_compressed {
             buffer.extend_from_slice(&values);
         }
@@ -222,21 +222,8 @@ impl TextChunk {
         values
     }
 
-    /// Appends `bytes` compressed, unless that would not make them shorter.
-    fn compress(&mut self, bytes: &[u8], to: &mut Vec<u8>) -> Result<bool> {
-        if bytes.len() < WORTH_COMPRESSING {
-            return Ok(false);
-        }
-        let compressed = self.compressor.compress(bytes)?;
-        let shorter = compressed.len() < bytes.len();
-        if shorter {
-            to.extend_from_slice(&compressed);
-        }
-        Ok(shorter)
-    }
-
     /// Ends the chunk: its bytes, and what the footer says of them.
-    pub(super) fn finish(mut self) -> Result<(Bytes, ColumnCloseResult)> {
+    pub(super) fn finish(mut self, compressor: &mut Compressor<'_>) -> Result<(Bytes, ColumnCloseResult)> {
         let mut sink = TrackedWrite::new(Vec::with_capacity(self.bytes()));
         let mut writer = SerializedPageWriter::new(&mut sink);
         let mut written = Written::default();
@@ -246,7 +233,7 @@ impl TextChunk {
             let uncompressed = self.dictionary.len();
             let page = Page::DictionaryPage {
                 // Its header cannot say that it is not compressed.
-                buf: self.compressor.compress(&self.dictionary)?.into(),
+                buf: compressor.compress(&self.dictionary)?.into(),
                 num_values: size(self.numbers.len())?,
                 encoding: Encoding::PLAIN,
                 is_sorted: false,
@@ -401,6 +388,19 @@ fn plain(texts: &StringArray, rows: &Repeated) -> Vec<u8> {
         append_plain(texts.value(key as usize).as_bytes(), &mut values);
     }
     values
+}
+
+/// Appends `bytes` compressed, unless that would not make them shorter.
+fn compress(compressor: &mut Compressor<'_>, bytes: &[u8], to: &mut Vec<u8>) -> Result<bool> {
+    if bytes.len() < WORTH_COMPRESSING {
+        return Ok(false);
+    }
+    let compressed = compressor.compress(bytes)?;
+    let shorter = compressed.len() < bytes.len();
+    if shorter {
+        to.extend_from_slice(&compressed);
+    }
+    Ok(shorter)
 }
 
 /// A length of 32 bits, and the bytes.

@@ -4,6 +4,7 @@
 //! to the writer as one.
 
 use std::hash::BuildHasher as _;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, DictionaryArray, NullBufferBuilder, StringArray, StringBuilder, UInt32Array};
@@ -27,8 +28,8 @@ pub(super) struct Repeats {
     /// The number of each row's text; 0 where it has none.
     rows: Vec<u32>,
     nulls: NullBufferBuilder,
-    /// The number of the latest text.
-    latest: u32,
+    /// The latest text: its number, and where it stands.
+    latest: (u32, Range<usize>),
     hasher: RandomState,
 }
 
@@ -40,17 +41,23 @@ impl Repeats {
             numbers: HashTable::new(),
             rows: Vec::new(),
             nulls: NullBufferBuilder::new(0),
-            latest: 0,
+            latest: (0, 0..0),
             hasher: RandomState::default(),
         }
     }
 
     /// Appends a text.
     pub(super) fn append_value(&mut self, text: &str) {
-        if text_at(&self.texts, self.latest) != Some(text.as_bytes()) {
-            self.latest = self.number(text);
+        let (number, place) = &self.latest;
+        let same = self.texts.values_slice().get(place.clone()) == Some(text.as_bytes());
+        // Before the first one there is an empty place, which is no text.
+        if same && !self.numbers.is_empty() {
+            self.rows.push(*number);
+        } else {
+            let number = self.number(text);
+            self.rows.push(number);
+            self.latest = (number, place_of(&self.texts, number).unwrap_or_default());
         }
-        self.rows.push(self.latest);
         self.nulls.append_non_null();
     }
 
@@ -96,7 +103,7 @@ impl Repeats {
     /// The column, and an empty one in its place.
     pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
         self.numbers.clear();
-        self.latest = 0;
+        self.latest = (0, 0..0);
         let room = Vec::with_capacity(self.rows.len());
         let rows = UInt32Array::new(std::mem::replace(&mut self.rows, room).into(), self.nulls.finish());
         Ok(Arc::new(Repeated::try_new(rows, texts(&mut self.texts))?))
@@ -119,8 +126,12 @@ pub(super) fn apart(column: &StringArray) -> Result<Repeated, ArrowError> {
 
 /// The text of a number, if there is one.
 fn text_at(texts: &StringBuilder, number: u32) -> Option<&[u8]> {
+    texts.values_slice().get(place_of(texts, number)?)
+}
+
+fn place_of(texts: &StringBuilder, number: u32) -> Option<Range<usize>> {
     let [from, to] = *texts.offsets_slice().get(number as usize..)?.first_chunk()?;
-    texts.values_slice().get(usize::try_from(from).ok()?..usize::try_from(to).ok()?)
+    Some(usize::try_from(from).ok()?..usize::try_from(to).ok()?)
 }
 
 #[cfg(test)]

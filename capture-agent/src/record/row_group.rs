@@ -1,20 +1,24 @@
 //! Rows, encoded: batches go into column encoders in memory, and come out as one row group of a file.
 
 use std::io::Write;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
 use bytes::Bytes;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{
     ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
 };
 use parquet::column::writer::ColumnCloseResult;
-use parquet::errors::Result;
+use parquet::errors::{ParquetError, Result};
+use parquet::file::properties::WriterPropertiesPtr;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::TypePtr;
+use zstd::bulk::Compressor;
 
-use super::chunk::{Leaf, TextChunk};
+use super::chunk::{self, Leaf, TextChunk};
+use super::layout::{self, Layout};
 use super::loss::{Loss, Losses};
 use super::lsn::{Piece, Spans};
 use super::table::Table;
@@ -23,6 +27,7 @@ use super::table::Table;
 pub(super) struct Encoder {
     /// Those of each field of the table.
     fields: Vec<Vec<Column>>,
+    compressor: Compressor<'static>,
     rows: usize,
     stake: Losses,
     spans: Spans,
@@ -34,6 +39,8 @@ enum Column {
     Texts(Box<TextChunk>),
     /// As the library encodes it.
     Other(Box<ArrowColumnWriter>),
+    /// The same, before it begins.
+    Awaited,
 }
 
 /// A column that is ready for a file.
@@ -57,35 +64,57 @@ pub(super) struct RowGroup {
 }
 
 impl Encoder {
-    /// An empty row group.
+    /// An empty row group, for any file that is recorded and not encrypted.
     pub(super) fn new(table: Table) -> Result<Self> {
-        let writer = RowGroup::file_writer(table, Vec::new())?;
-        let columns = ArrowRowGroupWriterFactory::new(&writer, table.schema()).create_column_writers(0)?;
+        let properties = layout::properties(Layout::Recorded, None);
+        Self::of_file(table, &RowGroup::file_writer(table, properties, Vec::new())?, 0)
+    }
+
+    /// An empty row group for this file: laid out, and if it is encrypted, encrypted to be its row group `number`.
+    pub(super) fn of_file<W: Write + Send>(
+        table: Table,
+        file: &SerializedFileWriter<W>,
+        number: usize,
+    ) -> Result<Self> {
+        let (schema, properties) = (file.schema_descr(), file.properties());
+        let texts = table.repeats() && chunk::may_serve(properties);
         let mut fields: Vec<Vec<Column>> = table.schema().fields().iter().map(|_| Vec::new()).collect();
-        let schema = writer.schema_descr();
-        for ((at, column), other) in schema.columns().iter().enumerate().zip(columns) {
-            let column = if table.repeats() && TextChunk::serves(column, writer.properties()) {
-                Column::Texts(Box::new(TextChunk::new(column, writer.properties())?))
-            } else {
-                Column::Other(Box::new(other))
+        for (at, column) in schema.columns().iter().enumerate() {
+            let column = match texts && chunk::serves(column, properties) {
+                true => Column::Texts(Box::new(TextChunk::new(column, properties))),
+                false => Column::Awaited,
             };
             if let Some(field) = fields.get_mut(schema.get_column_root_idx(at)) {
                 field.push(column);
             }
         }
-        Ok(Self { fields, rows: 0, stake: Losses::default(), spans: Spans::default() })
+        let others = match texts {
+            true => others(table, &fields, properties)?,
+            false => ArrowRowGroupWriterFactory::new(file, table.schema()).create_column_writers(number)?,
+        };
+        let fields_of_others = fields.iter_mut().filter(|field| field.iter().any(Column::is_other));
+        for (column, other) in fields_of_others.flatten().zip(others) {
+            if column.is_other() {
+                *column = Column::Other(Box::new(other));
+            }
+        }
+        let compressor = Compressor::new(layout::ZSTD_LEVEL)?;
+        Ok(Self { fields, compressor, rows: 0, stake: Losses::default(), spans: Spans::default() })
     }
 
     /// Adds rows.
     pub(super) fn add(&mut self, batch: &RecordBatch, stake: &[Loss], piece: Option<Piece>) -> Result<()> {
         let schema = batch.schema();
         for ((field, array), columns) in schema.fields().iter().zip(batch.columns()).zip(&mut self.fields) {
-            let others = columns.iter().any(|column| matches!(column, Column::Other(_)));
+            let others = columns.iter().any(Column::is_other);
             let leaves = if others { compute_leaves(field, array)? } else { Vec::new() };
             for (at, column) in columns.iter_mut().enumerate() {
                 match column {
-                    Column::Texts(chunk) => chunk.add(&Leaf::of(array, at, chunk.most())?)?,
+                    Column::Texts(chunk) => {
+                        chunk.add(&Leaf::of(array, at, chunk.most())?, &mut self.compressor)?;
+                    }
                     Column::Other(writer) => leaves.get(at).map_or(Ok(()), |leaf| writer.write(leaf))?,
+                    Column::Awaited => {}
                 }
             }
         }
@@ -93,11 +122,6 @@ impl Encoder {
         self.stake.add(stake);
         piece.into_iter().for_each(|piece| self.spans.push(piece));
         Ok(())
-    }
-
-    /// Whether it has no row.
-    pub(super) fn is_empty(&self) -> bool {
-        self.rows == 0
     }
 
     /// Where its rows stand in the journal.
@@ -111,28 +135,35 @@ impl Encoder {
     }
 
     /// Ends the row group.
-    pub(super) fn finish(self) -> Result<RowGroup> {
-        let columns = self.fields.into_iter().flatten().map(Column::finish).collect::<Result<_>>()?;
+    pub(super) fn finish(mut self) -> Result<RowGroup> {
+        let columns = self.fields.into_iter().flatten();
+        let columns = columns.map(|column| column.finish(&mut self.compressor)).collect::<Result<_>>()?;
         Ok(RowGroup { columns, rows: self.rows, stake: self.stake, spans: self.spans })
     }
 }
 
 impl Column {
+    fn is_other(&self) -> bool {
+        !matches!(self, Self::Texts(_))
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Texts(chunk) => chunk.bytes(),
             Self::Other(writer) => writer.memory_size(),
+            Self::Awaited => 0,
         }
     }
 
-    fn finish(self) -> Result<Chunk> {
-        Ok(match self {
+    fn finish(self, compressor: &mut Compressor<'_>) -> Result<Chunk> {
+        match self {
             Self::Texts(chunk) => {
-                let (bytes, close) = chunk.finish()?;
-                Chunk::Texts(bytes, Box::new(close))
+                let (bytes, close) = chunk.finish(compressor)?;
+                Ok(Chunk::Texts(bytes, Box::new(close)))
             }
-            Self::Other(writer) => Chunk::Other(writer.close()?),
-        })
+            Self::Other(writer) => Ok(Chunk::Other(writer.close()?)),
+            Self::Awaited => Err(ParquetError::General("a column has no encoder".to_owned())),
+        }
     }
 }
 
@@ -150,8 +181,12 @@ impl Chunk {
 
 impl RowGroup {
     /// A writer of files for a table.
-    pub(super) fn file_writer<W: Write + Send>(table: Table, to: W) -> Result<SerializedFileWriter<W>> {
-        SerializedFileWriter::new(to, parquet_schema(table)?, table.properties())
+    pub(super) fn file_writer<W: Write + Send>(
+        table: Table,
+        properties: WriterPropertiesPtr,
+        to: W,
+    ) -> Result<SerializedFileWriter<W>> {
+        SerializedFileWriter::new(to, parquet_schema(table)?, properties)
     }
 
     /// Its size in a file, without what the footer says of it.
@@ -176,6 +211,21 @@ impl RowGroup {
     }
 }
 
+/// The library's encoders of the fields that need any: one has a quarter of a megabyte of its own.
+fn others(
+    table: Table,
+    fields: &[Vec<Column>],
+    properties: &WriterPropertiesPtr,
+) -> Result<Vec<ArrowColumnWriter>> {
+    let schema = table.schema();
+    let of_others = schema.fields().iter().zip(fields);
+    let of_others = of_others.filter(|(_, columns)| columns.iter().any(Column::is_other));
+    let schema = Arc::new(Schema::new(of_others.map(|(field, _)| Arc::clone(field)).collect::<Vec<_>>()));
+    let parquet = ArrowSchemaConverter::new().convert(&schema)?.root_schema_ptr();
+    let file = SerializedFileWriter::new(Vec::new(), parquet, Arc::clone(properties))?;
+    ArrowRowGroupWriterFactory::new(&file, schema).create_column_writers(0)
+}
+
 fn parquet_schema(table: Table) -> Result<TypePtr> {
     static SCHEMAS: LazyLock<[Result<TypePtr>; 5]> = LazyLock::new(|| {
         Table::ALL.map(|table| Ok(ArrowSchemaConverter::new().convert(&table.schema())?.root_schema_ptr()))
@@ -190,7 +240,7 @@ fn parquet_schema(table: Table) -> Result<TypePtr> {
     };
     match schema {
         Ok(schema) => Ok(schema.clone()),
-        Err(error) => Err(parquet::errors::ParquetError::General(error.to_string())),
+        Err(error) => Err(ParquetError::General(error.to_string())),
     }
 }
 

@@ -6,11 +6,6 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr, WriterVersion};
-use parquet::schema::types::ColumnPath;
-
-use crate::telemetry;
 
 /// A table of the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,15 +75,6 @@ impl Table {
         let fields = schema.fields().iter().zip(&columns);
         let fields = fields.map(|(field, column)| field.as_ref().clone().with_data_type(column.data_type().clone()));
         RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)
-    }
-
-    /// How its columns are encoded.
-    pub(super) fn properties(self) -> WriterPropertiesPtr {
-        static PROPERTIES: LazyLock<[WriterPropertiesPtr; 2]> =
-            LazyLock::new(|| [false, true].map(|filters| Arc::new(properties(filters))));
-        // Column names that a table does not have are no matter.
-        let [few_rows, many_rows] = &*PROPERTIES;
-        Arc::clone(if self.repeats() { many_rows } else { few_rows })
     }
 }
 
@@ -276,113 +262,5 @@ trait Required {
 impl Required for Field {
     fn required(self) -> Self {
         self.with_nullable(false)
-    }
-}
-
-fn properties(filters: bool) -> WriterProperties {
-    let column = |path: &str| ColumnPath::from(path.split('.').map(str::to_owned).collect::<Vec<_>>());
-    let mut properties = WriterProperties::builder()
-        .set_created_by(format!("capture-agent {}", telemetry::version()))
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default()))
-        .set_max_row_group_row_count(None)
-        // A page of version 1 is one buffer, levels and values, and so a further copy of a large value.
-        .set_writer_version(WriterVersion::PARQUET_2_0)
-        // Where there is no dictionary: the other encodings of version 2 keep copies too.
-        .set_encoding(Encoding::PLAIN)
-        // Values are found through the row groups' statistics; an index of pages would double the footer.
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_offset_index_disabled(true)
-        .set_statistics_truncate_length(Some(64));
-    for path in DELTAS {
-        properties = properties
-            .set_column_dictionary_enabled(column(path), false)
-            .set_column_encoding(column(path), Encoding::DELTA_BINARY_PACKED);
-    }
-    for path in ["duration_us", "first_row_us"] {
-        properties = properties.set_column_dictionary_enabled(column(path), false);
-    }
-    for path in UNORDERED {
-        properties = properties.set_column_statistics_enabled(column(path), EnabledStatistics::None);
-    }
-    for path in LARGE {
-        // Statistics keep a copy of the least and the greatest value, a dictionary one of each.
-        properties = properties
-            .set_column_statistics_enabled(column(path), EnabledStatistics::None)
-            .set_column_dictionary_enabled(column(path), path == "sql");
-    }
-    if filters {
-        for path in LOOKED_FOR {
-            properties = properties
-                .set_column_bloom_filter_enabled(column(path), true)
-                .set_column_bloom_filter_fpp(column(path), FALSE_FINDS);
-        }
-    }
-    properties.build()
-}
-
-/// Numbers that grow, or hardly change: their differences are small, and cheaper to find than a number in a dictionary.
-const DELTAS: [&str; 14] = [
-    "started_at",
-    "ended_at",
-    "seq",
-    "row",
-    "stream_start",
-    "stream_end",
-    "bytes_in",
-    "bytes_out",
-    "rows",
-    "masked",
-    "params.list.element.type_oid",
-    "columns.list.element.type_oid",
-    "columns.list.element.table_oid",
-    "columns.list.element.attnum",
-];
-
-/// Columns whose values can be of any size.
-const LARGE: [&str; 3] = ["sql", "params.list.element.value", "values.list.element"];
-
-/// Texts that are looked for one by one: Bloom filters say in which row groups they are not. They are made of the
-/// dictionaries, and so cost next to nothing.
-const LOOKED_FOR: [&str; 4] =
-    ["session_id", "fingerprint", "tables_read.list.element", "tables_written.list.element"];
-
-/// How often a Bloom filter leads to a row group in vain.
-const FALSE_FINDS: f64 = 0.01;
-
-/// Texts that repeat and that nobody looks for by a range: their dictionaries say which there are, and to compare each
-/// value with the least and the greatest so far costs as much as to look it up.
-const UNORDERED: [&str; 16] = [
-    "node",
-    "application_name",
-    "client_addr",
-    "protocol",
-    "statement_name",
-    "params.list.element.format",
-    "kinds.list.element",
-    "tables_read.list.element",
-    "tables_written.list.element",
-    "functions.list.element",
-    "fingerprint",
-    "columns.list.element.name",
-    "command_tag",
-    "status",
-    "verdict",
-    "sqlstate",
-];
-
-/// Level 1 costs about a third of level 3's time and a tenth more space on statements.
-const ZSTD_LEVEL: i32 = 1;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn large_columns_have_neither_statistics_nor_copies() {
-        let properties = properties(true);
-        for path in LARGE {
-            let path = ColumnPath::from(path.split('.').map(str::to_owned).collect::<Vec<_>>());
-            assert_eq!(properties.statistics_enabled(&path), EnabledStatistics::None);
-        }
     }
 }

@@ -190,6 +190,7 @@ impl Capture {
         self.verdicts.prepare(rules.policy(), &self.config, &self.kernel)?;
         self.verdicts.set_policy(Arc::clone(rules.policy()));
         self.kernel.set_default_orders(rules.default_orders())?;
+        self.recorder.set_required(rules.require_any());
         self.sessions.set_rules(rules, key);
         Ok(())
     }
