@@ -5,7 +5,6 @@
 //! (`EXT4_IOC_SHUTDOWN`, as the kernel's own tests do it): every dirty page is dropped. The program starts itself to record.
 #![expect(clippy::print_stdout, reason = "a test without harness says itself what it did")]
 #![expect(clippy::unwrap_used, reason = "a test")]
-#![expect(clippy::disallowed_types, reason = "a test looks at the clock")]
 
 mod numbered;
 
