@@ -43,9 +43,20 @@ impl<'m, S: Sink> Masked<'m, S> {
     }
 
     fn plan(&mut self, sql: Option<&Arc<str>>, info: &SessionInfo) -> Arc<Plan> {
-        match sql {
-            Some(text) => self.masker.plan(self.session.set, text, info.standard_conforming_strings),
-            None => Arc::clone(&self.masker.sets[self.session.set].1.unseen),
+        let Some(text) = sql else { return Arc::clone(&self.masker.sets[self.session.set].1.unseen) };
+        let plan = self.masker.plan(self.session.set, text, info.standard_conforming_strings);
+        let Some(table) = &plan.unnamed else { return plan };
+        let Self { masker, session, .. } = self;
+        let SessionMasks { tables, told, set, .. } = &mut **session;
+        let Some(columns) = tables.columns(table, &masker.changes) else { return plan };
+        match told {
+            Some((known, plan)) if known == text => Arc::clone(plan),
+            _ => {
+                let columns = Some((table, columns));
+                let plan = masker.plan_with(*set, text, info.standard_conforming_strings, columns);
+                *told = Some((Arc::clone(text), Arc::clone(&plan)));
+                plan
+            }
         }
     }
 
@@ -72,6 +83,9 @@ impl<'m, S: Sink> Masked<'m, S> {
             let mut found = plan.outputs.resolve(row.columns, count, rules);
             if rules.have_columns() {
                 self.masker.learned.learn(info, &plan.outputs, row.columns);
+                if self.session.tables.see(&plan.outputs, row.columns, rules, &self.masker.changes) {
+                    self.session.told = None;
+                }
                 self.masker.learned.apply(info, row.columns, rules, false, &mut found);
             }
             found
@@ -218,6 +232,9 @@ impl<S: Sink> Sink for Masked<'_, S> {
             self.session.names.insert(name.clone(), outputs.clone());
         }
         let Masked { masker, session, sink } = self;
+        if session.tables.after(exchange, &mut masker.changes) {
+            (session.row, session.told) = (None, None);
+        }
         let rules = &masker.sets[session.set].1.rules;
         let suspicious = exchange.params_body.len() >= 10 && is_suspicious(&exchange.params_body);
         if plan.is_clear() && of_rows == 0 && !rules.have_patterns() && !suspicious {
@@ -262,6 +279,9 @@ impl<S: Sink> Sink for Masked<'_, S> {
     }
 
     fn gap(&mut self, info: &SessionInfo, gap: &Gap) {
+        // Nobody knows what was in it.
+        self.session.tables.forget();
+        (self.session.row, self.session.told) = (None, None);
         self.sink.gap(info, gap);
     }
 
