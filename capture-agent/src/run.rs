@@ -6,6 +6,7 @@
 
 mod approving;
 mod capture;
+mod cores;
 mod decisions;
 mod detach;
 mod events;
@@ -62,6 +63,7 @@ use crate::upload::Upload;
 /// at the end.
 pub fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
     rights::give_up(&options.config)?;
+    cores::forbid();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(supervise(options))
 }
