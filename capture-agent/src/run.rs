@@ -89,7 +89,8 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     };
     let (mut recorder, recovery) = Recorder::with_tap(settings, events::tap(&config)?)?;
     let upload = config.upload.as_ref().map(|upload| upload.settings(&config.data_dir, &config.node));
-    let upload = upload.map(Upload::start).transpose()?;
+    let (declare, backlogs) = std::sync::mpsc::sync_channel(BACKLOGS);
+    let upload = upload.map(|settings| Upload::start(settings, declare)).transpose()?;
     decisions::policy_loaded(&config, options.config_file.as_deref(), &mut recorder);
     let access = rights::access(&config)?;
     let pins = Pins::of(&config.kernel.pin_dir, &config.data_dir);
@@ -120,6 +121,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         backends,
         overruns: Overruns::default(),
         reloads,
+        backlogs,
         on_stop: config.kernel.on_stop,
         began: monotonic_now(),
         metrics_file: options.metrics_file,
@@ -172,6 +174,9 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     recorded??;
     Ok(ExitCode::SUCCESS)
 }
+
+/// What the uploader may say of its backlog within a tick; it says one thing, or the other.
+const BACKLOGS: usize = 16;
 
 /// How often the configuration file is looked at.
 const LOOK_AT_FILE: Duration = Duration::from_secs(1);
