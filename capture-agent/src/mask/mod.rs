@@ -52,6 +52,8 @@ pub struct Masker {
     /// Changes with the rules.
     generation: u64,
     learned: Learned,
+    /// Whether any rule is about columns, so that tables are of interest.
+    have_columns: bool,
     changes: Changes,
     /// Tells what statements do, if a rule asks.
     analyzer: Option<Box<Analyzer>>,
@@ -117,6 +119,7 @@ impl Masker {
             sets: Vec::new(),
             generation: 0,
             learned: Learned::default(),
+            have_columns: false,
             changes: Changes::default(),
             analyzer: None,
             clear: Arc::new(Plan::clear()),
@@ -129,6 +132,7 @@ impl Masker {
     /// Other rules hold from now on.
     pub fn set_rules(&mut self, policy: &Policy) {
         self.rules = policy.mask_rules().to_vec();
+        self.have_columns = self.rules.iter().any(|rule| !rule.columns.is_empty());
         self.generation += 1;
         self.sets.clear();
         self.set(Vec::new());

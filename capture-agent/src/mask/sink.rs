@@ -232,7 +232,7 @@ impl<S: Sink> Sink for Masked<'_, S> {
             self.session.names.insert(name.clone(), outputs.clone());
         }
         let Masked { masker, session, sink } = self;
-        if session.tables.after(exchange, &mut masker.changes) {
+        if masker.have_columns && session.tables.after(exchange, &mut masker.changes) {
             (session.row, session.told) = (None, None);
         }
         let rules = &masker.sets[session.set].1.rules;

@@ -7,7 +7,7 @@ use tracing::warn;
 /// Says so to the kernel, for this process and all that it starts.
 pub(super) fn forbid() {
     let all = Rlimit { current: Some(NONE), maximum: Some(NONE) };
-    let limited = setrlimit(Resource::Core, all.clone()).or_else(|error| match error {
+    let limited = setrlimit(Resource::Core, all).or_else(|error| match error {
         // Nobody may raise a limit of 0; then only a handler that `core_pattern` names gets any.
         Errno::PERM if getrlimit(Resource::Core).maximum == Some(0) => Ok(()),
         error => Err(error),

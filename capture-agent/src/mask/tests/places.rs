@@ -78,6 +78,7 @@ fn what_may_mean_another_table_since_then_is_forgotten() {
         ("set role other", "SET"),
         ("discard all", "DISCARD ALL"),
         ("rollback", "ROLLBACK"),
+        ("explain analyze create table a as select 1", "EXPLAIN"),
         ("do $$ begin end $$", "DO"),
         ("call something()", "CALL"),
         ("execute something", "SELECT 1"),
@@ -96,6 +97,7 @@ fn tables_that_another_session_changes_are_forgotten_and_its_settings_are_its_ow
     for (text, tag, left) in [
         ("alter table customers drop column id", "ALTER TABLE", ALL),
         ("create table public.customers (ssn text, id int)", "CREATE TABLE", ALL),
+        ("explain analyze create table a as select 1", "EXPLAIN", ALL),
         ("set search_path to other", "SET", ONE),
         ("select 1", "SELECT 1", ONE),
     ] {
