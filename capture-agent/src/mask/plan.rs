@@ -268,6 +268,7 @@ fn of_statement<'t>(statement: &'t Node, lineage: &mut Lineage<'t, '_>, plan: &m
             let params = rules.params(None);
             for (at, node) in statement.list("params").iter().filter_map(Value::as_node).enumerate() {
                 if let Some(rule) = either(rules.any_column(), params.at(at)) {
+                    lineage.touched = either(lineage.touched, Some(rule));
                     lineage.mark(node, rule);
                 }
             }

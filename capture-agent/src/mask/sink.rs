@@ -247,7 +247,10 @@ impl<S: Sink> Sink for Masked<'_, S> {
             Some(_) => plan.values.clone(),
             None => Vec::new(),
         };
+        let of_text = values.len();
         let (params, params_body) = parameters(exchange, &plan, masking, &mut values, &mut masked);
+        // A function may say in its own words what it was given.
+        let given = values.len() > of_text;
         let sql = plan.text.clone().or_else(|| exchange.sql.clone());
         let mut error_message = exchange.error_message.clone();
         if let Some(message) = &mut error_message {
@@ -255,7 +258,7 @@ impl<S: Sink> Sink for Masked<'_, S> {
                 text: sql.as_deref().unwrap_or_default(),
                 values: &values,
                 // What a guardrail stopped fails with the guardrail's words.
-                touched: plan.touched.is_some()
+                touched: (plan.touched.is_some() || given)
                     && !exchange.judged.as_ref().is_some_and(|judged| judged.verdict.stops()),
                 sqlstate: exchange.sqlstate.as_deref(),
             };

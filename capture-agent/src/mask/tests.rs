@@ -7,8 +7,8 @@ use proptest::prelude::{Just, Strategy, any, prop_assert, prop_oneof, proptest};
 use super::{Key, Masked, Masker, SessionMasks};
 use crate::policy::{Policy, RowLimits};
 use crate::session::testing::{
-    Recorder, Talk, bind, columns, done, empty, execute, message, origin, parse, query, ready, row, sync, t,
-    z,
+    Recorder, Talk, bind, columns, done, empty, error, execute, message, origin, parse, query, ready, row,
+    sync, t, z,
 };
 use crate::session::{Data, Direction, Limits, Micros, Session};
 
@@ -262,4 +262,22 @@ fn arguments_of_execute_are_parameters_wherever_it_stands() {
     // Words within a body name nothing.
     let body = "do $$ declare a int; begin execute 'x'; end $$";
     assert_eq!(explained(&mut columns, body).1, body);
+}
+
+#[test]
+fn what_a_function_says_of_a_masked_parameter_is_masked_whole() {
+    let rules = "[[mask]]\nname = 'p'\nparams = [1]\nwhen = '\"login\" in stmt.function_names'\n";
+    let raised = error("ERROR", "P0001", "nobody has the password YRANAC");
+    let asked = |text: &str| {
+        let messages = [parse("", text, &[25]), bind("", "", &[t("canary")]), execute("", 0), sync()];
+        let talk = Talk::started().client(&messages);
+        let talk = talk.server(&[empty(b'1'), empty(b'2'), raised.clone(), ready(b'I')]);
+        let executed = talk.client(&[query("execute p('canary')")]).server(&[raised.clone(), ready(b'I')]);
+        let mut masker = Masker::new(&Policy::compile(rules, RowLimits::default()).unwrap(), None);
+        let recorder = played_by(&mut masker, &executed.calls(), &[1_000], false);
+        let said = recorder.statements.iter().map(|row| row.error_message.clone().unwrap_or_default());
+        said.collect::<Vec<_>>()
+    };
+    assert_eq!(asked("select login($1)"), ["[masked]", "[masked]"]);
+    assert_eq!(asked("select other($1)"), ["nobody has the password YRANAC", "[masked]"]);
 }
