@@ -70,7 +70,8 @@ impl<'m, S: Sink> Masked<'m, S> {
         let plan = self.plan(row.sql, info);
         let rules = &self.masker.sets[self.session.set].1.rules;
         let copied = matches!(row.values, Values::Fields { .. });
-        let mut once = false;
+        // Places of columns that are not named hold as long as nothing changes the table.
+        let mut once = plan.unnamed.is_some();
         let found = if copied {
             plan.copied.resolve(&[], count, rules)
         } else if let Some(name) = &plan.uses {

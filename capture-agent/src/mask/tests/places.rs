@@ -2,6 +2,7 @@
 //! can be trusted.
 
 use super::*;
+use crate::session::testing::{copy_data, copy_done, copy_response};
 
 const STAR: &[(&str, u32, i16)] = &[("id", 100, 1), ("ssn", 100, 3)];
 const SEEN: Query<'_> = ("select * from customers", STAR, "SELECT 1");
@@ -101,32 +102,59 @@ fn tables_that_another_session_changes_are_forgotten_and_its_settings_are_its_ow
         ("set search_path to other", "SET", ONE),
         ("select 1", "SELECT 1", ONE),
     ] {
-        let mut masker = masker();
-        let mut masks = SessionMasks::default();
-        let mut session = Session::new(origin(), Limits::default());
-        let mut recorder = Recorder::default();
-        let mut offsets = [0u64; 2];
-        let mut between = asked(&[(text, &[], tag)]);
-        let calls = asked(&[SEEN, INSERT]);
-        // Another session, before the last query.
-        for (at, (direction, bytes)) in calls.iter().enumerate() {
-            if at + 2 == calls.len() {
-                played_by(&mut masker, &std::mem::take(&mut between), &[1_000], false);
-            }
-            let offset = &mut offsets[*direction as usize];
-            let data = Data {
-                direction: *direction,
-                offset: *offset,
-                bytes,
-                loss: None,
-                end_of_call: true,
-                plaintext: false,
-                at: Micros(1_000),
-            };
-            session.data(data, &mut Masked::new(&mut masker, &mut masks, &mut recorder));
-            *offset += bytes.len() as u64;
-        }
+        let recorder = interrupted(&asked(&[SEEN, INSERT]), 2, &[(text, &[], tag)]);
         let text_left = recorder.statements.last().and_then(|row| row.sql.as_deref()).unwrap_or_default();
         assert_eq!(text_left.contains("values (1,"), left == ONE, "{text}: {text_left}");
     }
+}
+
+#[test]
+fn copied_rows_are_looked_at_anew_for_each_copy() {
+    let copy = |talk: Talk| {
+        let data = [copy_data(b"1\tcanary\n"), copy_done()];
+        let talk =
+            talk.client(&[query("copy customers from stdin")]).server(&[copy_response(b'G', false, 2)]);
+        talk.client(&data).server(&[done("COPY 1"), ready(b'I')])
+    };
+    let seen = Talk::started().client(&[query(SEEN.0)]);
+    let seen = seen.server(&[described(STAR), row(&[t("1"), t("canary")]), done(SEEN.2), ready(b'I')]);
+    let calls = copy(copy(seen)).calls();
+    for (text, tag, left) in [
+        ("select 1", "SELECT 1", ["1 ?", "1 ?"]),
+        ("alter table customers drop column id", "ALTER TABLE", ["1 ?", "? ?"]),
+    ] {
+        let recorder = interrupted(&calls, 4, &[(text, &[], tag)]);
+        let value = |value: &Option<Vec<u8>>| {
+            let text = String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned();
+            if text.starts_with("hmac:") { "?".to_owned() } else { text }
+        };
+        let rows = recorder.rows.iter().skip(1).map(|row| row.values.iter().map(value).collect::<Vec<_>>());
+        assert_eq!(rows.map(|row| row.join(" ")).collect::<Vec<_>>(), left, "{text}");
+    }
+}
+
+/// Plays a talk, and before the last of its calls another session's queries.
+fn interrupted(calls: &[(Direction, Vec<u8>)], last: usize, between: &[Query<'_>]) -> Recorder {
+    let (mut masker, mut masks) = (masker(), SessionMasks::default());
+    let mut session = Session::new(origin(), Limits::default());
+    let mut recorder = Recorder::default();
+    let mut offsets = [0u64; 2];
+    for (at, (direction, bytes)) in calls.iter().enumerate() {
+        if at + last == calls.len() {
+            played_by(&mut masker, &asked(between), &[1_000], false);
+        }
+        let offset = &mut offsets[*direction as usize];
+        let data = Data {
+            direction: *direction,
+            offset: *offset,
+            bytes,
+            loss: None,
+            end_of_call: true,
+            plaintext: false,
+            at: Micros(1_000),
+        };
+        session.data(data, &mut Masked::new(&mut masker, &mut masks, &mut recorder));
+        *offset += bytes.len() as u64;
+    }
+    recorder
 }
