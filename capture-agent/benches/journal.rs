@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capture_agent::record::journal::SEGMENT_BYTES;
-use capture_agent::record::{Recorder, Settings};
+use capture_agent::record::{Keys, Recorder, Settings};
 use capture_agent::session::value::Encoding;
 use capture_agent::session::{
     Column, Exchange, Micros, Origin, Param, Protocol, RowValues, SessionId, SessionInfo, Sink, Status, Tag,
@@ -60,6 +60,7 @@ fn round(segment_bytes: u64) -> (u64, u64) {
         segment_bytes,
         seal_key: None,
         anchor: None,
+        keys: Keys::default(),
     })
     .unwrap();
     let sessions: Vec<_> = (0..8).map(session).collect();

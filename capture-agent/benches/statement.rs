@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capture_agent::record::journal::SEGMENT_BYTES;
-use capture_agent::record::{Recorder, Settings};
+use capture_agent::record::{Keys, Recorder, Settings};
 use capture_agent::session::{Data, Direction, Limits, Micros, Origin, Session, SessionId, Transport};
 
 const ROUNDS: usize = 5;
@@ -50,6 +50,7 @@ fn round(statements: u64) -> u64 {
         segment_bytes: SEGMENT_BYTES,
         seal_key: None,
         anchor: None,
+        keys: Keys::default(),
     })
     .unwrap();
     let mut clients: Vec<Client> = (0..SESSIONS).map(|n| Client::connect(n, &mut recorder)).collect();

@@ -9,20 +9,27 @@ use serde::de::IgnoredAny;
 use thiserror::Error;
 
 use crate::policy::{Policy, PolicyErrors, RowLimits};
+use crate::record::Keys;
 use crate::seal::{Anchor, hash, hex};
 
 mod approvals;
+mod compaction;
+mod encryption;
 mod events;
 mod kubernetes;
 mod masking;
 mod metrics;
+mod retention;
 mod upload;
 
 pub use approvals::{Approvals, NoGroup, Webhook};
+pub use compaction::Compaction;
+pub use encryption::{Encryption, NoKey};
 pub use events::Events;
 pub use kubernetes::Kubernetes;
 pub use masking::Masking;
 pub use metrics::Metrics;
+pub use retention::Retention;
 pub use upload::Upload;
 
 /// Everything that can be configured. Each default and its reason stand in `docs/defaults.md`.
@@ -53,6 +60,12 @@ pub struct Config {
     pub upload: Option<Upload>,
     /// Who decides about statements that wait.
     pub approvals: Approvals,
+    /// How long the record is kept; for ever without a rule.
+    pub retention: Vec<Retention>,
+    /// When small files are merged; never if it is not there.
+    pub compaction: Option<Compaction>,
+    /// What the record is encrypted with; with nothing if it is not there.
+    pub encryption: Option<Encryption>,
     /// Where metrics and health are served.
     pub metrics: Metrics,
     /// Who elsewhere is told of statements and verdicts.
@@ -235,10 +248,22 @@ impl Config {
             return Err("`rotate` must be at least 1 second and 1 byte".into());
         }
         self.approvals.check()?;
+        self.retention.iter().try_for_each(Retention::check)?;
+        self.compaction.map_or(Ok(()), Compaction::check)?;
+        self.encryption.as_ref().map_or(Ok(()), Encryption::check)?;
         self.upload.as_ref().map_or(Ok(()), Upload::check)?;
         self.metrics.check()?;
         events::check(&self.events)?;
         self.kubernetes.as_ref().map_or(Ok(()), Kubernetes::check)
+    }
+
+    /// The keys of the record; none if it is not encrypted.
+    ///
+    /// # Errors
+    ///
+    /// One cannot be had.
+    pub fn keys(&self) -> Result<Keys, NoKey> {
+        self.encryption.as_ref().map_or_else(|| Ok(Keys::default()), Encryption::keys)
     }
 
     /// How long a file may grow.
@@ -273,6 +298,9 @@ impl Default for Config {
             kubernetes: None,
             upload: None,
             approvals: Approvals::default(),
+            retention: Vec::new(),
+            compaction: None,
+            encryption: None,
             masking: Masking::default(),
             metrics: Metrics::default(),
             events: Vec::new(),
@@ -392,6 +420,23 @@ mod tests {
         assert_eq!(errors.0[0].line, 2);
         let path = in_file(Path::new("/etc/capture.toml"), &errors);
         assert!(path.starts_with("/etc/capture.toml: line 2: guardrail \"no-ddl\""), "{path}");
+    }
+
+    #[test]
+    fn rules_of_retention_are_checked() {
+        let config =
+            Config::parse("[[retention]]\ntables = ['results']\nage = '30d'\n[[retention]]\nbytes = 5\n")
+                .unwrap();
+        let rules: Vec<_> = config.retention.iter().map(Retention::rule).collect();
+        assert_eq!((rules[0].tables.len(), rules[1].tables.len(), rules[1].bytes), (1, 5, Some(5)));
+        for (wrong, named) in [
+            ("[[retention]]\n", "`age`"),
+            ("[[retention]]\nage = '30'\n", "90d"),
+            ("[[retention]]\nage = '1d'\ntables = ['result']\n", "sessions, statements"),
+        ] {
+            let error = message(wrong);
+            assert!(error.contains(named), "{error}");
+        }
     }
 
     fn message(text: &str) -> String {

@@ -34,6 +34,8 @@ pub mod enforce;
 
 pub mod read;
 
+pub mod keep;
+
 pub mod cli;
 
 pub mod config;

@@ -46,8 +46,9 @@ pub use self::shim::shim;
 use self::vault::Vault;
 use self::verdicts::Verdicts;
 use crate::cli::RunOptions;
-use crate::config::Config;
+use crate::config::{Compaction, Config, Retention};
 use crate::enforce::Overruns;
+use crate::keep::{self, Keeper};
 use crate::mask::Masker;
 use crate::probes::{Kernel, Pins, PodList, PodNames, TlsProbes, monotonic_now};
 use crate::record::journal::SEGMENT_BYTES;
@@ -86,8 +87,11 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         segment_bytes: SEGMENT_BYTES,
         seal_key: config.seals.key.clone(),
         anchor: config.anchor(),
+        keys: config.keys()?,
     };
     let (mut recorder, recovery) = Recorder::with_tap(settings, events::tap(&config)?)?;
+    let keeper = keep(&config, &recorder)?;
+    let archive = recorder.archive().clone();
     let upload = config.upload.as_ref().map(|upload| upload.settings(&config.data_dir, &config.node));
     let (declare, backlogs) = std::sync::mpsc::sync_channel(BACKLOGS);
     let upload = upload.map(|settings| Upload::start(settings, declare)).transpose()?;
@@ -104,6 +108,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         .then(|| shim::backends(&config, options.config_file.as_deref(), &kernel))
         .transpose()?;
     kernel.set_default_orders(rules.default_orders())?;
+    recorder.set_required(rules.require_any());
     let masker = Masker::new(rules.policy(), masking::key(&config, rules.policy())?);
     let vault = Vault::open(&config)?;
     let mut verdicts = Verdicts::new(Arc::clone(rules.policy()));
@@ -164,8 +169,11 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         }
     }
     stop.store(true, Ordering::Release);
+    archive.end_waiting();
     // The thread may have ended by itself.
     let _ = wake.send(&[1]);
+    // Before the writer ends, so that it need not wait for a file that is being merged.
+    drop(keeper);
     let recorded = thread.join().map_err(|_| anyhow!("the capture thread panicked; this is a bug"));
     // Whatever was published is worth storing.
     if let Some(upload) = upload {
@@ -173,6 +181,19 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     }
     recorded??;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Sees to what becomes of complete files.
+fn keep(config: &Config, recorder: &Recorder) -> anyhow::Result<Keeper> {
+    let rules = config.retention.iter().map(Retention::rule).collect();
+    let uploads = config.upload.is_some();
+    // A storage would have the rows of merged files twice meanwhile.
+    let compaction = config.compaction.filter(|_| !uploads).map(Compaction::rule);
+    if compaction.is_none() && config.compaction.is_some() {
+        tracing::info!("small files are not merged, since they are uploaded");
+    }
+    let settings = keep::Settings { rules, compaction, uploads, ..keep::Settings::default() };
+    Ok(Keeper::start(recorder.archive().clone(), settings)?)
 }
 
 /// What the uploader may say of its backlog within a tick; it says one thing, or the other.

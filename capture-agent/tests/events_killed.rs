@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use arrow::array::AsArray as _;
 use arrow::datatypes::Int64Type;
 use capture_agent::events::{self, Feed, To, What};
-use capture_agent::record::{Decision, DecisionKind, Outcome, Recorder, Settings, Table};
+use capture_agent::record::{Decision, DecisionKind, Keys, Outcome, Recorder, Settings, Table};
 use capture_agent::session::value::Encoding;
 use capture_agent::session::{
     Exchange, Micros, Origin, Protocol, SessionId, SessionInfo, Sink as _, Status, Transport,
@@ -171,6 +171,7 @@ fn record(data_dir: &Path, url: &str, from: u64, more: Option<u64>) {
         segment_bytes: 30_000,
         seal_key: None,
         anchor: None,
+        keys: Keys::default(),
     };
     let (mut recorder, recovery) = Recorder::with_tap(settings, Some(Box::new(feed))).unwrap();
     let mut event = recovery.position.unwrap_or(from);

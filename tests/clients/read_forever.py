@@ -1,5 +1,6 @@
 """Reads every complete file of a record, over and over, until stdin closes: with DuckDB all at once, with pyarrow
-one by one. Fails at the first file that cannot be read.
+one by one. Fails at the first file that cannot be read. A file that went after the folder was listed was merged with
+others: then the folder is listed again, as docs/schema.md tells readers.
 
 Usage: read_forever.py DATA_DIR
 Prints how many files it read.
@@ -13,16 +14,26 @@ import duckdb
 import pyarrow.parquet
 
 folder = pathlib.Path(sys.argv[1])
-read = 0
-last = False
-while True:
-    for table in ("sessions", "statements", "results", "gaps", "decisions"):
-        files = sorted(str(path) for path in folder.glob(f"{table}/date=*/*.parquet"))
+
+
+def read_table(table):
+    files = sorted(str(path) for path in folder.glob(f"{table}/date=*/*.parquet"))
+    try:
         if files:
             duckdb.read_parquet(files).aggregate("count(*)").fetchall()
         for path in files[-3:]:
             pyarrow.parquet.ParquetFile(path).read()
-            read += 1
+    except Exception:
+        if all(pathlib.Path(path).exists() for path in files):
+            raise
+        return 0
+    return len(files[-3:])
+
+
+read = 0
+last = False
+while True:
+    read += sum(map(read_table, ("sessions", "statements", "results", "gaps", "decisions")))
     if last:
         break
     # One more round after the end.

@@ -3,12 +3,16 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+use tests::agent::SMALL_RING;
 use tests::wire::Wire;
-use tests::{AgentOptions, Record, Server, clients, deps, oracle, wait};
+use tests::{AgentOptions, Disk, Record, Server, clients, deps, oracle, wait};
 
 #[test]
 fn a_disk_that_is_full_for_a_while_loses_nothing() -> anyhow::Result<()> {
@@ -63,6 +67,99 @@ fn a_disk_that_stays_full_loses_rows_and_says_so() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// Disk, memory and ring are full: the required session waits until there is space, and of the other is declared what found none.
+#[test]
+fn while_the_disk_is_full_required_sessions_wait_and_the_others_lose_rows_and_say_so() -> anyhow::Result<()> {
+    let disk = SmallDisk::mount("512k")?;
+    let server = Server::start()?;
+    server.psql("create role optional superuser login")?;
+    let rule = "[[record]]\nmatch = 'session.user == \"postgres\"'\nrequired = true\ntimeout = '5m'";
+    let options = rotating().config(SMALL_RING).config(rule);
+    let mut agent = options.server(&server).data(&disk.folder).start()?;
+    let required = AtomicU64::new(0);
+    let optional = AtomicU64::new(0);
+    thread::scope(|scope| {
+        let load = |user: &'static str, done: &'static str, count| {
+            let server = &server;
+            scope.spawn(move || large_results(server, user, done, count))
+        };
+        let clients = [load("postgres", "required", &required), load("optional", "optional", &optional)];
+        agent.wait_for("cannot write the record: No space left on device")?;
+        let mut before = (u64::MAX, 0);
+        wait::until("the required session to wait", Duration::from_secs(120), || {
+            let now = required.load(Ordering::Acquire);
+            before = if before.0 == now { (now, before.1 + 1) } else { (now, 0) };
+            wait::pause(Duration::from_millis(100));
+            Ok((before.1 >= 30).then_some(()))
+        })?;
+        assert!(required.load(Ordering::Acquire) < LARGE_RESULTS, "it never waited");
+        wait::until("the other session to go on all the same", Duration::from_secs(120), || {
+            Ok((optional.load(Ordering::Acquire) == LARGE_RESULTS).then_some(()))
+        })?;
+        disk.grow("512m")?;
+        clients.into_iter().try_for_each(|client| client.join().ok().context("a client panicked")?)
+    })?;
+    server.wait_idle()?;
+    let record = agent.stop()?.record;
+    record.check_totals()?;
+    let session = record.session_named("required")?;
+    assert!(record.gaps_of(session).is_empty() && session.gap_bytes == 0, "{:?}", record.gaps_of(session));
+    let statements = record.statements_of(session);
+    assert_eq!(statements.len() as u64, LARGE_RESULTS);
+    assert!(statements.iter().all(|row| row.complete && record.rows_of(row).len() == 500));
+    let other = record.session_named("optional")?;
+    assert!(!record.gaps_of(other).is_empty(), "nothing was lost: {other:?}");
+    Ok(())
+}
+
+/// Some megabytes more than disk, memory and ring hold together.
+fn large_results(server: &Server, user: &str, name: &str, done: &AtomicU64) -> anyhow::Result<()> {
+    let mut wire = Wire::tcp(server)?;
+    wire.start(&[("user", user), ("database", "postgres"), ("application_name", name)])?;
+    for _ in 0..LARGE_RESULTS {
+        wire.query("select md5(n::text) || repeat(md5(random()::text), 20) from generate_series(1, 500) n")?;
+        done.fetch_add(1, Ordering::Release);
+    }
+    wire.terminate()
+}
+
+/// Of 350 KB each.
+const LARGE_RESULTS: u64 = 150;
+
+/// Of a btrfs, whose quotas hold for everybody; what a user may use holds for no process with CAP_SYS_RESOURCE.
+#[test]
+fn a_quota_that_is_used_up_is_named_and_costs_nothing_once_it_is_raised() -> anyhow::Result<()> {
+    let disk = Disk::make("mkfs.btrfs", 512 << 20)?;
+    disk.mount()?;
+    let data = disk.folder().join("data");
+    deps::run(Command::new("btrfs").args(["subvolume", "create"]).arg(&data))?;
+    let quota = |words: &[&str]| deps::run(Command::new("btrfs").args(words).arg(disk.folder()));
+    quota(&["quota", "enable"])?;
+    let server = Server::start()?;
+    let mut agent = rotating().server(&server).data(&data).start()?;
+    // Less than what is used already.
+    quota(&["qgroup", "limit", "1M", FIRST_SUBVOLUME])?;
+    let mut wire = Wire::login(&server, "quota")?;
+    for _ in 0..20 {
+        fill(&mut wire, 100)?;
+        wait::pause(Duration::from_millis(50));
+    }
+    agent.wait_for("cannot write the record: Disk quota exceeded")?;
+    quota(&["qgroup", "limit", "none", FIRST_SUBVOLUME])?;
+    recovers(&mut wire, &data)?;
+    wire.terminate()?;
+    server.wait_idle()?;
+    let finished = agent.stop()?;
+    assert_eq!(finished.record.lost_rows("statements"), 0, "{:#?}", finished.record.gaps);
+    finished.verify()?;
+    oracle::compare(&server.stop()?, &finished.record)?;
+    drop(finished);
+    disk.unmount()
+}
+
+/// The first number that a btrfs gives to a subvolume (`BTRFS_FIRST_FREE_OBJECTID`).
+const FIRST_SUBVOLUME: &str = "0/256";
 
 #[test]
 fn a_removed_folder_is_made_again() -> anyhow::Result<()> {

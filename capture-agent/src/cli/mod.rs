@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod approvals;
 mod check;
+mod holds;
 mod print;
 mod sessions;
 mod show;
@@ -16,6 +17,7 @@ mod when;
 
 use approvals::ApprovalsArgs;
 use check::CheckArgs;
+use holds::HoldsArgs;
 use sessions::SessionsArgs;
 use show::ShowArgs;
 use verify::VerifyArgs;
@@ -61,6 +63,9 @@ enum Command {
     /// Prove that the record is what was recorded: compare it with its signed seals, offline
     #[command(after_help = verify::HELP)]
     Verify(VerifyArgs),
+    /// Keep what rules of retention would remove: list, add and remove legal holds
+    #[command(after_help = holds::HELP)]
+    Holds(HoldsArgs),
 }
 
 /// Where the configuration and the record are.
@@ -186,6 +191,7 @@ fn execute(command: Command, agent: Agent) -> anyhow::Result<ExitCode> {
         Command::Sessions(args) => sessions::sessions(args, &mut stdout()),
         Command::Show(args) => show::show(&args, &mut stdout()),
         Command::Verify(args) => verify::verify(&args, &mut stdout()),
+        Command::Holds(args) => holds::holds(args, &mut stdout()),
     }
 }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::Place;
 use super::print::{brief, duration, table, time};
 use super::when::When;
-use crate::read::{self, Filter, SessionRow, StatementFilter};
+use crate::read::{self, Filter, SessionRow, Source, StatementFilter};
 
 /// What `sessions` was asked for.
 #[derive(Debug, Args)]
@@ -67,7 +67,10 @@ pub(super) fn sessions(args: SessionsArgs, out: &mut impl Write) -> anyhow::Resu
         statement: StatementFilter { text: args.text, status },
         limit: Some(args.limit),
     };
-    let (rows, more) = read::sessions(&args.place.config()?.data_dir, &filter)?;
+    let config = args.place.config()?;
+    let keys = config.keys()?;
+    let source = Source { data_dir: &config.data_dir, keys: &keys };
+    let (rows, more) = read::sessions(source, &filter)?;
     if args.json {
         for row in &rows {
             serde_json::to_writer(&mut *out, row)?;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::print::{brief, duration, safe, table, time};
 use super::sessions::{client, print as print_sessions};
 use super::{NOT_FOUND, Place};
-use crate::read::{self, Decision, Found, Gap, Item, SessionRow, Statement};
+use crate::read::{self, Decision, Found, Gap, Item, SessionRow, Source, Statement};
 use crate::session::Micros;
 
 /// What `show` was asked for.
@@ -28,15 +28,17 @@ pub(super) struct ShowArgs {
 }
 
 pub(super) fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    let data_dir = args.place.config()?.data_dir;
-    let session = match read::find(&data_dir, &args.session)? {
+    let config = args.place.config()?;
+    let keys = config.keys()?;
+    let source = Source { data_dir: &config.data_dir, keys: &keys };
+    let session = match read::find(source, &args.session)? {
         Found::One(session) => session,
         Found::None => {
             let name = brief(&args.session, 60);
             writeln!(
                 std::io::stderr(),
                 "error: no session {name} in {} (see docs/errors.md#session-not-found)",
-                data_dir.display()
+                config.data_dir.display()
             )?;
             return Ok(ExitCode::from(NOT_FOUND));
         }
@@ -51,7 +53,7 @@ pub(super) fn show(args: &ShowArgs, out: &mut impl Write) -> anyhow::Result<Exit
             return Ok(ExitCode::from(NOT_FOUND));
         }
     };
-    let items = read::show(&data_dir, &session, args.results)?;
+    let items = read::show(source, &session, args.results)?;
     if args.json {
         let Value::Object(object) = serde_json::to_value(&session)? else { return Ok(ExitCode::FAILURE) };
         write_object("session", object, out)?;

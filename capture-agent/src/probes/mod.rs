@@ -39,7 +39,7 @@ pub use kubernetes::{KubernetesError, PodList};
 pub use lock_waits::{LockWaits, waiting_for_locks};
 pub use pins::Pins;
 pub use pod_names::PodNames;
-pub use priority::run_promptly;
+pub use priority::{Turns, run_promptly};
 pub use processes::{is_being_ended, monotonic_now, unix_offset};
 pub use ring::Ring;
 pub use servers::{Selector, Server, find_server, find_servers};

@@ -2,21 +2,31 @@
 
 use std::io;
 
+/// How promptly a thread wants to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turns {
+    /// In turns of the usual length, so that its work is not cut into pieces.
+    Usual,
+    /// In short turns, with which Linux 6.12 and later let a thread interrupt others at once; earlier ones know no such
+    /// request.
+    Short,
+}
+
 /// Has the calling thread run soon after it was woken, also where all processors are busy: it needs little time, and needs it
-/// promptly. Raises its priority by `levels` of nice(2), and asks for short turns, with which Linux 6.12 and later
-/// let a thread interrupt others at once; earlier ones know no such request. Needs CAP_SYS_NICE.
+/// promptly. Raises its priority by `levels` of nice(2). Needs CAP_SYS_NICE.
 ///
 /// # Errors
 ///
 /// What the system says; the thread then runs as before.
-pub fn run_promptly(levels: i32) -> io::Result<()> {
+pub fn run_promptly(levels: i32, turns: Turns) -> io::Result<()> {
     let attributes = libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,
         sched_policy: 0,
         sched_flags: 0,
         sched_nice: -levels,
         sched_priority: 0,
-        sched_runtime: TURN_NS,
+        // 0 is the usual length.
+        sched_runtime: if turns == Turns::Short { SHORT_NS } else { 0 },
         sched_deadline: 0,
         sched_period: 0,
     };
@@ -29,7 +39,7 @@ pub fn run_promptly(levels: i32) -> io::Result<()> {
 }
 
 /// The shortest that the kernel grants (`kernel/sched/syscalls.c`).
-const TURN_NS: u64 = 100_000;
+const SHORT_NS: u64 = 100_000;
 
 #[cfg(test)]
 mod tests {
@@ -40,7 +50,8 @@ mod tests {
         // On a thread of its own, which ends with it.
         let levels = std::thread::spawn(|| {
             // No more than it has: that needs no rights.
-            run_promptly(0).unwrap();
+            run_promptly(0, Turns::Short).unwrap();
+            run_promptly(0, Turns::Usual).unwrap();
             // SAFETY: the call takes numbers only.
             unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
         });

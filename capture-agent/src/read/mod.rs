@@ -2,9 +2,12 @@
 //!
 //! Files are read batch by batch. Folders are skipped by their date, row groups by their statistics.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::record::Keys;
 
 mod files;
+mod groups;
 mod scan;
 mod session;
 mod sessions;
@@ -16,6 +19,29 @@ pub use session::{Decision, Found, Gap, Item, Shown, Statement, find, show};
 pub use sessions::{Filter, SessionRow, StatementFilter, sessions};
 pub use value::rfc3339;
 
+/// A record that is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Its data directory.
+    pub data_dir: &'a Path,
+    /// What its files may be encrypted with.
+    pub keys: &'a Keys,
+}
+
+/// Does something again if files went while it was done; they do not go often.
+fn settled<T>(mut work: impl FnMut() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    for _ in 0..TRIES {
+        match work() {
+            Err(ReadError::Moved { .. }) => {}
+            done => return done,
+        }
+    }
+    work()
+}
+
+/// How often the record is read anew.
+const TRIES: usize = 5;
+
 /// Why the record cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -23,6 +49,15 @@ pub enum ReadError {
     #[error("{} holds no record (see docs/errors.md#no-record)", .path.display())]
     NoRecord {
         /// The data directory.
+        path: PathBuf,
+    },
+    /// A file went while the record was read: it was merged with others, or its time was over.
+    #[error(
+        "{} went while it was read: files were merged or removed; run it again (see docs/errors.md#record-moved)",
+        .path.display()
+    )]
+    Moved {
+        /// The file.
         path: PathBuf,
     },
     /// A folder cannot be listed.

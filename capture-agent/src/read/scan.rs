@@ -10,15 +10,17 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
-    ParquetRecordBatchReaderBuilder, RowFilter,
+    ArrowPredicateFn, ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+    RowFilter,
 };
-use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::metadata::PageIndexPolicy;
 
-use super::ReadError;
+use super::{ReadError, groups};
+use crate::record::Keys;
 
 /// Reads files one after the other; one batch is in memory at a time.
 pub(super) struct Scan {
+    keys: Keys,
     files: std::vec::IntoIter<PathBuf>,
     columns: Option<&'static [&'static str]>,
     session: Option<String>,
@@ -27,8 +29,8 @@ pub(super) struct Scan {
 
 impl Scan {
     /// All rows of `files`, with these columns; with all if there is no choice.
-    pub(super) fn new(files: Vec<PathBuf>, columns: Option<&'static [&'static str]>) -> Self {
-        Self { files: files.into_iter(), columns, session: None, current: None }
+    pub(super) fn new(keys: &Keys, files: Vec<PathBuf>, columns: Option<&'static [&'static str]>) -> Self {
+        Self { keys: keys.clone(), files: files.into_iter(), columns, session: None, current: None }
     }
 
     /// Only the rows of one session.
@@ -39,8 +41,13 @@ impl Scan {
 
     fn open(&self, path: &Path) -> Result<Option<ParquetRecordBatchReader>, ReadError> {
         let broken = |source| ReadError::File { path: path.to_owned(), source };
-        let Some(file) = open(path)? else { return Ok(None) };
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(broken)?;
+        let file = open(path)?;
+        let options = match &self.session {
+            // The index of pages, where the file has one, says which of them a session can be in.
+            Some(_) => self.keys.reader_options().with_page_index_policy(PageIndexPolicy::Optional),
+            None => self.keys.reader_options(),
+        };
+        let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(broken)?;
         let schema = builder.parquet_schema();
         let mask = match self.columns {
             Some(columns) => ProjectionMask::columns(schema, columns.iter().copied()),
@@ -48,18 +55,18 @@ impl Scan {
         };
         let mut builder = builder.with_batch_size(BATCH_ROWS).with_projection(mask);
         if let Some(id) = &self.session {
-            let metadata = std::sync::Arc::clone(builder.metadata());
-            let groups = metadata.row_groups().iter().enumerate();
-            let groups =
-                groups.filter(|(_, group)| may_hold(group, id)).map(|(at, _)| at).collect::<Vec<_>>();
+            let groups = groups::of_session(&builder, id).map_err(broken)?;
             if groups.is_empty() {
                 return Ok(None);
             }
+            let rows = groups::rows_of_session(builder.metadata(), &groups, id);
             let wanted = id.clone();
             let mask = ProjectionMask::columns(builder.parquet_schema(), [SESSION_ID]);
             let predicate = ArrowPredicateFn::new(mask, move |rows| is_session(&rows, &wanted));
-            builder =
-                builder.with_row_groups(groups).with_row_filter(RowFilter::new(vec![Box::new(predicate)]));
+            builder = builder
+                .with_row_groups(groups)
+                .with_row_selection(rows)
+                .with_row_filter(RowFilter::new(vec![Box::new(predicate)]));
         }
         builder.build().map(Some).map_err(broken)
     }
@@ -93,18 +100,22 @@ impl Iterator for Scan {
 
 /// The session ids of each row group in `path`, without looking at its rows: what the dictionary of the column
 /// names. Ids may repeat.
-pub(super) fn session_ids(path: &Path, mut found: impl FnMut(usize, &str)) -> Result<(), ReadError> {
+pub(super) fn session_ids(
+    keys: &Keys,
+    path: &Path,
+    mut found: impl FnMut(usize, &str),
+) -> Result<(), ReadError> {
     let broken = |source| ReadError::File { path: path.to_owned(), source };
-    let Some(file) = open(path)? else { return Ok(()) };
+    let file = open(path)?;
     // Read as a dictionary, the column's distinct values come without one copy per row.
     let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-    let plain = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(broken)?;
+    let plain = ArrowReaderMetadata::load(&file, keys.reader_options()).map_err(broken)?;
     let fields = plain.schema().fields().iter().map(|field| match field.name().as_str() {
         SESSION_ID => Field::new(SESSION_ID, dictionary.clone(), field.is_nullable()),
         _ => field.as_ref().clone(),
     });
     let schema = std::sync::Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let options = ArrowReaderOptions::new().with_schema(schema);
+    let options = keys.reader_options().with_schema(schema);
     let metadata = ArrowReaderMetadata::try_new(plain.metadata().clone(), options).map_err(broken)?;
     for group in 0..metadata.metadata().num_row_groups() {
         let file = file.try_clone().map_err(|error| broken(error.into()))?;
@@ -128,36 +139,28 @@ pub(super) fn session_ids(path: &Path, mut found: impl FnMut(usize, &str)) -> Re
 
 /// Some row groups of a file.
 pub(super) fn row_groups(
+    keys: &Keys,
     path: &Path,
     groups: Vec<usize>,
     columns: &'static [&'static str],
-) -> Result<Option<ParquetRecordBatchReader>, ReadError> {
+) -> Result<ParquetRecordBatchReader, ReadError> {
     let broken = |source| ReadError::File { path: path.to_owned(), source };
-    let Some(file) = open(path)? else { return Ok(None) };
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(broken)?;
+    let file = open(path)?;
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new_with_options(file, keys.reader_options()).map_err(broken)?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
     let builder = builder.with_batch_size(BATCH_ROWS).with_projection(mask).with_row_groups(groups);
-    builder.build().map(Some).map_err(broken)
+    builder.build().map_err(broken)
 }
 
-/// A file, unless somebody removed it after the folder was listed.
-fn open(path: &Path) -> Result<Option<File>, ReadError> {
+/// A file, unless it went after the folder was listed.
+fn open(path: &Path) -> Result<File, ReadError> {
     match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Ok(file) => Ok(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(ReadError::Moved { path: path.to_owned() })
+        }
         Err(error) => Err(ReadError::File { path: path.to_owned(), source: error.into() }),
-    }
-}
-
-/// Whether a row group can hold rows of a session, by its statistics.
-fn may_hold(group: &RowGroupMetaData, id: &str) -> bool {
-    let column = group.columns().iter().find(|column| column.column_path().string() == SESSION_ID);
-    let statistics = column.and_then(|column| column.statistics());
-    let bound = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
-    match statistics.map(|statistics| (bound(statistics.min_bytes_opt()), bound(statistics.max_bytes_opt())))
-    {
-        Some((Some(min), Some(max))) => min.as_slice() <= id.as_bytes() && id.as_bytes() <= max.as_slice(),
-        _ => true,
     }
 }
 
@@ -168,7 +171,7 @@ fn is_session(rows: &RecordBatch, id: &str) -> Result<BooleanArray, ArrowError> 
 }
 
 /// The column by which sessions are told apart.
-const SESSION_ID: &str = "session_id";
+pub(super) const SESSION_ID: &str = "session_id";
 
 /// Rows of a batch: values of a few kilobytes each stay within a few megabytes.
 const BATCH_ROWS: usize = 1_024;

@@ -7,12 +7,12 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::ReadError;
 use super::files::{Dates, of_table};
 use super::scan::{Scan, row_groups, session_ids};
 use super::sessions::{SessionRow, born, day};
 use super::value::Row;
-use crate::record::Table;
+use super::{ReadError, Source};
+use crate::record::{Keys, Table};
 use crate::session::Micros;
 
 /// What a person's name for a session stands for.
@@ -106,7 +106,11 @@ pub struct Decision {
 /// # Errors
 ///
 /// There is no record, or a file cannot be read.
-pub fn find(data_dir: &Path, name: &str) -> Result<Found, ReadError> {
+pub fn find(source: Source<'_>, name: &str) -> Result<Found, ReadError> {
+    super::settled(|| look(source, name))
+}
+
+fn look(source: Source<'_>, name: &str) -> Result<Found, ReadError> {
     let name = name.to_ascii_lowercase();
     let mut found: BTreeMap<String, SessionRow> = BTreeMap::new();
     let exact = name.parse::<Uuid>().ok().map(|id| id.hyphenated().to_string());
@@ -116,7 +120,8 @@ pub fn find(data_dir: &Path, name: &str) -> Result<Found, ReadError> {
         None => name.len() >= SHORTEST_NAME && (id.starts_with(&name) || id.ends_with(&name)),
     };
     let mut scan = Scan::new(
-        of_table(data_dir, Table::Sessions, Dates { to: dates.from.and(dates.to), ..dates })?,
+        source.keys,
+        of_table(source.data_dir, Table::Sessions, Dates { to: dates.from.and(dates.to), ..dates })?,
         None,
     );
     if let Some(id) = &exact {
@@ -139,8 +144,8 @@ pub fn find(data_dir: &Path, name: &str) -> Result<Found, ReadError> {
     }
     if found.is_empty() {
         // A session has no row before it ends.
-        for file in of_table(data_dir, Table::Statements, Dates { to: None, ..dates })? {
-            add_open(&file, &names, &mut found)?;
+        for file in of_table(source.data_dir, Table::Statements, Dates { to: None, ..dates })? {
+            add_open(source.keys, &file, &names, &mut found)?;
         }
     }
     let mut found: Vec<_> = found.into_values().collect();
@@ -157,29 +162,29 @@ pub fn find(data_dir: &Path, name: &str) -> Result<Found, ReadError> {
 /// # Errors
 ///
 /// A file cannot be read.
-pub fn show(data_dir: &Path, session: &SessionRow, results: bool) -> Result<Shown, ReadError> {
+pub fn show(source: Source<'_>, session: &SessionRow, results: bool) -> Result<Shown, ReadError> {
     let id = session.session_id.as_str();
     let mut dates = dates_of(id);
     if let Some(started_at) = session.started_at {
         dates.from = Some(day(started_at, -1).min(dates.from.unwrap_or(jiff::civil::Date::MAX)));
     }
     dates.to = session.ended_at.map(|at| day(at, 1));
-    let scan = |table| Ok(Scan::new(of_table(data_dir, table, dates)?, None).of_session(id));
+    let scan = |table, dates| {
+        let files = of_table(source.data_dir, table, dates)?;
+        Ok(Scan::new(source.keys, files, None).of_session(id))
+    };
     let mut gaps = Vec::new();
     // Gaps are dated when they are noticed.
     let all = Dates { to: None, ..dates };
-    for rows in Scan::new(of_table(data_dir, Table::Gaps, all)?, None).of_session(id) {
+    for rows in scan(Table::Gaps, all)? {
         gaps.extend(Row::all(&rows?).map(Gap::of));
     }
     gaps.sort_by_key(|gap| gap.at);
-    let rows = if results { Some(ResultRows::new(scan(Table::Results)?)) } else { None };
+    let rows = if results { Some(ResultRows::new(scan(Table::Results, dates)?)) } else { None };
     Ok(Shown {
-        statements: Rows::new(scan(Table::Statements)?, Statement::of),
+        statements: Rows::new(scan(Table::Statements, dates)?, Statement::of),
         gaps: gaps.into_iter().peekable(),
-        decisions: Rows::new(
-            Scan::new(of_table(data_dir, Table::Decisions, all)?, None).of_session(id),
-            Decision::of,
-        ),
+        decisions: Rows::new(scan(Table::Decisions, all)?, Decision::of),
         rows,
     })
 }
@@ -360,12 +365,13 @@ impl ResultRows {
 
 /// Adds the sessions that have statements in a file and whose id `names` accepts.
 fn add_open(
+    keys: &Keys,
     file: &Path,
     names: &impl Fn(&str) -> bool,
     found: &mut BTreeMap<String, SessionRow>,
 ) -> Result<(), ReadError> {
     let mut groups = Vec::new();
-    session_ids(file, |group, id| {
+    session_ids(keys, file, |group, id| {
         if names(id) && groups.last() != Some(&group) {
             groups.push(group);
         }
@@ -373,7 +379,7 @@ fn add_open(
     if groups.is_empty() {
         return Ok(());
     }
-    for rows in row_groups(file, groups, OPEN_COLUMNS)?.into_iter().flatten() {
+    for rows in row_groups(keys, file, groups, OPEN_COLUMNS)? {
         let rows = rows.map_err(|error| ReadError::File { path: file.to_owned(), source: error.into() })?;
         for row in Row::all(&rows) {
             let Some(id) = row.text("session_id").filter(|id| names(id)) else { continue };

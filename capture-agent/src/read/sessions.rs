@@ -9,11 +9,11 @@ use jiff::{Timestamp, ToSpan};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::ReadError;
 use super::files::{Dates, of_table};
 use super::scan::{Scan, row_groups, session_ids};
 use super::value::{Row, rfc3339};
-use crate::record::Table;
+use super::{ReadError, Source};
+use crate::record::{Keys, Table};
 use crate::session::Micros;
 
 /// Which sessions are wanted.
@@ -94,17 +94,21 @@ pub struct SessionRow {
 /// # Errors
 ///
 /// There is no record, or a file cannot be read.
-pub fn sessions(data_dir: &Path, filter: &Filter) -> Result<(Vec<SessionRow>, bool), ReadError> {
+pub fn sessions(source: Source<'_>, filter: &Filter) -> Result<(Vec<SessionRow>, bool), ReadError> {
+    super::settled(|| list(source, filter))
+}
+
+fn list(source: Source<'_>, filter: &Filter) -> Result<(Vec<SessionRow>, bool), ReadError> {
     let mut listing = Listing::new(filter);
     let dates = Dates { from: filter.since.map(|at| day(at, -1)), to: filter.until.map(|at| day(at, 1)) };
-    for rows in Scan::new(of_table(data_dir, Table::Sessions, dates)?, None) {
+    for rows in Scan::new(source.keys, of_table(source.data_dir, Table::Sessions, dates)?, None) {
         for row in Row::all(&rows?) {
             listing.add(SessionRow::of(row));
         }
     }
     // A session's statements come after its start, however late.
-    for file in of_table(data_dir, Table::Statements, Dates { to: None, ..dates })? {
-        listing.add_statements(&file)?;
+    for file in of_table(source.data_dir, Table::Statements, Dates { to: None, ..dates })? {
+        listing.add_statements(source.keys, &file)?;
     }
     Ok(listing.finish())
 }
@@ -223,10 +227,10 @@ impl<'a> Listing<'a> {
             .or_insert(row);
     }
 
-    fn add_statements(&mut self, file: &Path) -> Result<(), ReadError> {
+    fn add_statements(&mut self, keys: &Keys, file: &Path) -> Result<(), ReadError> {
         let by_statement = self.text.is_some() || self.filter.statement.status.is_some();
         let mut groups = Vec::new();
-        session_ids(file, |group, id| {
+        session_ids(keys, file, |group, id| {
             let interesting = id.parse::<Uuid>().is_ok_and(|id| {
                 if self.known.contains(&id) {
                     by_statement && self.wanted.contains_key(&id) && !self.matching.contains(&id)
@@ -242,7 +246,7 @@ impl<'a> Listing<'a> {
             return Ok(());
         }
         let columns = if self.text.is_some() { WITH_TEXT } else { WITHOUT_TEXT };
-        for rows in row_groups(file, groups, columns)?.into_iter().flatten() {
+        for rows in row_groups(keys, file, groups, columns)? {
             let rows =
                 rows.map_err(|error| ReadError::File { path: file.to_owned(), source: error.into() })?;
             for row in Row::all(&rows) {

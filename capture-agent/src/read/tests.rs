@@ -1,12 +1,13 @@
 //! What the recorder wrote, read back.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use uuid::Uuid;
 
-use super::{Filter, Found, Item, SessionRow, StatementFilter, find, sessions, show};
+use super::{Filter, Found, Item, SessionRow, Source, StatementFilter, find, sessions, show};
 use crate::record::fixture::{MORNING, columns, end, exchange, recorder, row, session, with_params};
-use crate::record::{Decision, DecisionKind, Outcome};
+use crate::record::{Decision, DecisionKind, Keys, Outcome};
 use crate::session::{Direction, Gap as StreamGap, GapReason, Micros, SessionInfo, Sink, Status};
 
 #[test]
@@ -67,27 +68,29 @@ fn a_session_is_found_by_its_id_and_by_either_end_of_it() {
     let folder = record();
     let id = alice().origin.id.0.to_string();
     for name in [id.clone(), id.to_uppercase(), id.replace('-', ""), id[24..].to_owned()] {
-        match find(folder.path(), &name).unwrap() {
+        match find(source(folder.path()), &name).unwrap() {
             Found::One(row) => assert_eq!(row.session_id, id, "{name}"),
             other => panic!("{name}: {other:?}"),
         }
     }
     // All of this morning's ids begin alike.
-    assert!(matches!(find(folder.path(), &id[..6]).unwrap(), Found::Several(rows) if rows.len() == 2));
+    assert!(
+        matches!(find(source(folder.path()), &id[..6]).unwrap(), Found::Several(rows) if rows.len() == 2)
+    );
     let open = carol().origin.id.0.to_string();
-    assert!(matches!(find(folder.path(), &open).unwrap(), Found::One(row) if row.session_id == open));
+    assert!(matches!(find(source(folder.path()), &open).unwrap(), Found::One(row) if row.session_id == open));
     for name in ["", "xyz", "no such id", &Uuid::nil().to_string()] {
-        assert_eq!(find(folder.path(), name).unwrap(), Found::None, "{name}");
+        assert_eq!(find(source(folder.path()), name).unwrap(), Found::None, "{name}");
     }
 }
 
 #[test]
 fn a_session_is_shown_in_its_order_with_its_rows_and_gaps() {
     let folder = record();
-    let Found::One(session) = find(folder.path(), &alice().origin.id.0.to_string()).unwrap() else {
+    let Found::One(session) = find(source(folder.path()), &alice().origin.id.0.to_string()).unwrap() else {
         panic!()
     };
-    let items: Vec<_> = show(folder.path(), &session, true).unwrap().map(Result::unwrap).collect();
+    let items: Vec<_> = show(source(folder.path()), &session, true).unwrap().map(Result::unwrap).collect();
     let [Item::Statement(select), Item::Gap(gap), Item::Statement(other)] = items.as_slice() else {
         panic!("{items:?}")
     };
@@ -99,7 +102,7 @@ fn a_session_is_shown_in_its_order_with_its_rows_and_gaps() {
     assert_eq!(select.json["started_at"], "2026-07-25T10:00:00Z");
     assert_eq!((gap.length, gap.reason.as_deref()), (Some(5), Some("ring_full")));
     assert_eq!((other.seq, other.results.as_deref()), (1, Some(&[][..])));
-    let without = show(folder.path(), &session, false).unwrap().next().unwrap().unwrap();
+    let without = show(source(folder.path()), &session, false).unwrap().next().unwrap().unwrap();
     assert!(matches!(without, Item::Statement(statement) if statement.results.is_none()));
 }
 
@@ -121,8 +124,10 @@ fn a_decision_is_shown_after_the_statement_that_it_is_about() {
     }
     recorder.end(&alice, &end(&alice, 2));
     recorder.finish().unwrap();
-    let Found::One(session) = find(folder.path(), &alice.origin.id.0.to_string()).unwrap() else { panic!() };
-    let items: Vec<_> = show(folder.path(), &session, false)
+    let Found::One(session) = find(source(folder.path()), &alice.origin.id.0.to_string()).unwrap() else {
+        panic!()
+    };
+    let items: Vec<_> = show(source(folder.path()), &session, false)
         .unwrap()
         .map(|item| match item.unwrap() {
             Item::Statement(statement) => ("statement", Some(statement.seq)),
@@ -139,7 +144,7 @@ fn a_folder_that_is_no_record_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing");
     for path in [folder.path(), &missing] {
-        let error = sessions(path, &Filter::default()).unwrap_err().to_string();
+        let error = sessions(source(path), &Filter::default()).unwrap_err().to_string();
         assert!(error.contains(&path.display().to_string()) && error.contains("#no-record"), "{error}");
     }
 }
@@ -149,7 +154,7 @@ fn a_file_that_is_none_is_named() {
     let folder = record();
     let broken = folder.path().join("sessions/date=2026-07-25/broken.parquet");
     std::fs::write(&broken, "PAR1 not at all").unwrap();
-    let error = sessions(folder.path(), &Filter::default()).unwrap_err().to_string();
+    let error = sessions(source(folder.path()), &Filter::default()).unwrap_err().to_string();
     assert!(error.contains("broken.parquet"), "{error}");
 }
 
@@ -210,5 +215,11 @@ fn later(seconds: i64) -> Micros {
 }
 
 fn list(data_dir: &Path, filter: &Filter) -> Vec<SessionRow> {
-    sessions(data_dir, filter).unwrap().0
+    sessions(source(data_dir), filter).unwrap().0
+}
+
+/// A record that is not encrypted.
+fn source(data_dir: &Path) -> Source<'_> {
+    static NONE: LazyLock<Keys> = LazyLock::new(Keys::default);
+    Source { data_dir, keys: &NONE }
 }

@@ -5,7 +5,6 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use parquet::arrow::arrow_writer::ArrowColumnChunk;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::writer::SerializedFileWriter;
@@ -14,7 +13,9 @@ use rustix::io::Errno;
 use ulid::Ulid;
 
 use super::batch::Day;
-use super::row_group::RowGroup;
+use super::keys::Keys;
+use super::layout::{self, Layout};
+use super::row_group::{Chunk, Encoder, RowGroup};
 use super::sealing::{self, Hashed};
 use super::table::Table;
 use crate::seal::{self, Contents, Hasher, hex};
@@ -26,6 +27,7 @@ pub(super) struct Place {
     pub(super) data_dir: PathBuf,
     /// The agent's node, as file names carry it.
     node: String,
+    keys: Keys,
 }
 
 /// A file that grows by whole row groups.
@@ -40,7 +42,7 @@ pub(super) struct GrowingFile {
     day: Day,
     id: Ulid,
     temporary: PathBuf,
-    row_groups: u64,
+    row_groups: usize,
     /// Bytes that are reserved on the disk.
     reserved: u64,
 }
@@ -52,9 +54,14 @@ pub fn node_in_names(node: &str) -> String {
 }
 
 impl Place {
-    /// The files of `node` in `data_dir`.
-    pub(super) fn new(data_dir: PathBuf, node: &str) -> Self {
-        Self { data_dir, node: node_in_names(node) }
+    /// The files of `node` in `data_dir`, encrypted with these keys.
+    pub(super) fn new(data_dir: PathBuf, node: &str, keys: Keys) -> Self {
+        Self { data_dir, node: node_in_names(node), keys }
+    }
+
+    /// What its files are encrypted with.
+    pub(super) fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// The folder of a table's day.
@@ -121,6 +128,13 @@ impl Place {
 
     /// The complete files of this node that were begun at `since` or later, in Unix milliseconds.
     pub(super) fn complete_since(&self, since: u64) -> io::Result<Vec<(Table, Day, PathBuf)>> {
+        let files = self.complete_files()?.into_iter();
+        let files = files.filter(|(.., id)| id.timestamp_ms() >= since);
+        Ok(files.map(|(table, day, path, _)| (table, day, path)).collect())
+    }
+
+    /// The complete files of this node.
+    pub(super) fn complete_files(&self) -> io::Result<Vec<(Table, Day, PathBuf, Ulid)>> {
         let mut found = Vec::new();
         for table in Table::ALL {
             for folder in fs::read_dir(self.data_dir.join(table.name()))? {
@@ -130,8 +144,8 @@ impl Place {
                     let entry = entry?;
                     let name = entry.file_name();
                     let id = name.to_str().and_then(|name| self.id_of(name.strip_suffix(COMPLETE)?));
-                    if id.is_some_and(|id| id.timestamp_ms() >= since) {
-                        found.push((table, day, entry.path()));
+                    if let Some(id) = id {
+                        found.push((table, day, entry.path(), id));
                     }
                 }
             }
@@ -176,22 +190,39 @@ impl Place {
 impl GrowingFile {
     /// Begins a file, with its folders, at `now` in Unix milliseconds.
     pub(super) fn create(place: &Place, table: Table, day: Day, now: u64) -> io::Result<Self> {
+        Self::with_layout(place, table, day, now, Layout::Recorded)
+    }
+
+    /// The same, with its columns laid out in this way.
+    pub(super) fn with_layout(
+        place: &Place,
+        table: Table,
+        day: Day,
+        now: u64,
+        layout: Layout,
+    ) -> io::Result<Self> {
         let folder = place.folder(table, day);
         create_folder(&folder)?;
         let id = Ulid::from_parts(now, Ulid::generate().random());
         let temporary = place.temporary(&folder, id);
         let file = create_file(&temporary)?;
         let hashed = Hashed { to: file.try_clone()?, hasher: Hasher::new() };
-        let writer = RowGroup::file_writer(table, hashed).map_err(io_error)?;
+        let properties = layout::properties(layout, place.keys.writing());
+        let writer = RowGroup::file_writer(table, properties, hashed).map_err(io_error)?;
         Ok(Self { file, writer, table, day, id, temporary, row_groups: 0, reserved: 0 })
+    }
+
+    /// Begins its next row group.
+    pub(super) fn encoder(&self) -> Result<Encoder, ParquetError> {
+        Encoder::of_file(self.table, &self.writer, self.row_groups)
     }
 
     /// Reserves what `row_group` and the footer after it will take. On an error nothing has changed, and the file
     /// can still be completed as it is.
     pub(super) fn reserve(&mut self, row_group: &RowGroup) -> io::Result<()> {
         let written = self.writer.bytes_written() as u64;
-        let needed =
-            written + row_group.bytes() + FOOTER_BYTES + (self.row_groups + 1) * ROW_GROUP_FOOTER_BYTES;
+        let footer = FOOTER_BYTES + (self.row_groups as u64 + 1) * ROW_GROUP_FOOTER_BYTES;
+        let needed = written + row_group.bytes() + footer;
         if needed <= self.reserved {
             return Ok(());
         }
@@ -207,7 +238,7 @@ impl GrowingFile {
     }
 
     /// Appends a row group. On an error the file is spoilt.
-    pub(super) fn append(&mut self, columns: Vec<ArrowColumnChunk>) -> io::Result<()> {
+    pub(super) fn append(&mut self, columns: Vec<Chunk>) -> io::Result<()> {
         RowGroup::append(columns, &mut self.writer).map_err(io_error)?;
         self.row_groups += 1;
         Ok(())
@@ -251,10 +282,15 @@ impl GrowingFile {
         File::open(&folder)?.sync_all()
     }
 
+    /// Gives a complete file its name.
+    pub(super) fn rename(&self, place: &Place) -> io::Result<()> {
+        fs::rename(&self.temporary, place.complete(&place.folder(self.table, self.day), self.id))
+    }
+
     /// Puts a complete file in its place. May be tried again after an error.
     pub(super) fn publish(&mut self, place: &Place) -> io::Result<()> {
         let folder = place.folder(self.table, self.day);
-        fs::rename(&self.temporary, place.complete(&folder, self.id))?;
+        self.rename(place)?;
         // The new name must survive a power failure as well.
         File::open(&folder)?.sync_all()
     }

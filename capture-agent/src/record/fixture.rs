@@ -9,7 +9,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::journal::SEGMENT_BYTES;
-use super::{Recorder, Settings};
+use super::{Keys, Recorder, Settings};
 use crate::session::value::Encoding;
 use crate::session::{
     Column, EndReason, Exchange, Micros, Origin, Param, Protocol, RowValues, ServerOrigin, SessionEnd,
@@ -35,6 +35,7 @@ pub(crate) fn settings(data_dir: &Path) -> Settings {
         segment_bytes: SEGMENT_BYTES,
         seal_key: None,
         anchor: None,
+        keys: Keys::default(),
     }
 }
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Int16Array, ListArray, NullBufferBuilder, StringBuilder, StructArray, UInt32Array,
+    Array as _, ArrayRef, Int16Array, ListArray, NullBufferBuilder, StringBuilder, StructArray, UInt32Array,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, Fields};
 use arrow::error::ArrowError;
 
 use super::labels::{text_bytes, texts};
+use super::repeats::Repeats;
 use super::table::{column_fields, element, param_fields};
 use crate::session::Column;
 
@@ -45,18 +46,17 @@ impl Rows {
     }
 }
 
-/// A list of texts per row.
+/// A list of texts that may be null per row.
 #[derive(Debug)]
 pub(super) struct TextLists {
     rows: Rows,
     elements: StringBuilder,
-    nullable: bool,
 }
 
 impl TextLists {
-    /// An empty column; `nullable` if an element may be null.
-    pub(super) fn new(nullable: bool) -> Self {
-        Self { rows: Rows::new(), elements: StringBuilder::new(), nullable }
+    /// An empty column.
+    pub(super) fn new() -> Self {
+        Self { rows: Rows::new(), elements: StringBuilder::new() }
     }
 
     /// The elements of the row that is being built.
@@ -70,14 +70,6 @@ impl TextLists {
         self.rows.end(end, true);
     }
 
-    /// Appends a row: a list, or null.
-    pub(super) fn append<T: AsRef<str>>(&mut self, texts: Option<&[T]>) {
-        for text in texts.unwrap_or_default() {
-            self.elements.append_value(text);
-        }
-        self.rows.end(self.elements.offsets_slice().len() - 1, texts.is_some());
-    }
-
     /// Memory in use.
     pub(super) fn bytes(&self) -> usize {
         text_bytes(&self.elements)
@@ -86,7 +78,38 @@ impl TextLists {
     /// The column, and an empty one in its place.
     pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
         let elements = texts(&mut self.elements);
-        self.rows.finish(DataType::Utf8, self.nullable, elements)
+        self.rows.finish(DataType::Utf8, true, elements)
+    }
+}
+
+/// A list of texts that repeat per row.
+#[derive(Debug)]
+pub(super) struct RepeatLists {
+    rows: Rows,
+    elements: Repeats,
+}
+
+impl RepeatLists {
+    /// An empty column.
+    pub(super) fn new() -> Self {
+        Self { rows: Rows::new(), elements: Repeats::new() }
+    }
+
+    /// Appends a row: a list, or null.
+    pub(super) fn append<T: AsRef<str>>(&mut self, texts: Option<&[T]>) {
+        texts.unwrap_or_default().iter().for_each(|text| self.elements.append_value(text.as_ref()));
+        self.rows.end(self.elements.len(), texts.is_some());
+    }
+
+    /// Memory in use.
+    pub(super) fn bytes(&self) -> usize {
+        self.elements.bytes()
+    }
+
+    /// The column, and an empty one in its place.
+    pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+        let elements = self.elements.finish()?;
+        self.rows.finish(elements.data_type().clone(), false, elements)
     }
 }
 
@@ -95,7 +118,7 @@ impl TextLists {
 pub(super) struct ParamLists {
     rows: Rows,
     type_oids: Vec<u32>,
-    formats: StringBuilder,
+    formats: Repeats,
     values: StringBuilder,
 }
 
@@ -104,7 +127,7 @@ impl ParamLists {
         Self {
             rows: Rows::new(),
             type_oids: Vec::new(),
-            formats: StringBuilder::new(),
+            formats: Repeats::new(),
             values: StringBuilder::new(),
         }
     }
@@ -129,14 +152,13 @@ impl ParamLists {
 
     /// The column, and an empty one in its place.
     pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
-        let fields = param_fields();
         let arrays: Vec<ArrayRef> = vec![
             Arc::new(UInt32Array::from(std::mem::take(&mut self.type_oids))),
-            texts(&mut self.formats),
+            self.formats.finish()?,
             texts(&mut self.values),
         ];
-        let elements = StructArray::try_new(fields.clone(), arrays, None)?;
-        self.rows.finish(DataType::Struct(fields), false, Arc::new(elements))
+        let elements = structs(&param_fields(), arrays)?;
+        self.rows.finish(elements.data_type().clone(), false, elements)
     }
 }
 
@@ -144,7 +166,7 @@ impl ParamLists {
 #[derive(Debug)]
 pub(super) struct ColumnLists {
     rows: Rows,
-    names: StringBuilder,
+    names: Repeats,
     type_oids: Vec<u32>,
     table_oids: Vec<u32>,
     attnums: Vec<i16>,
@@ -154,7 +176,7 @@ impl ColumnLists {
     pub(super) fn new() -> Self {
         Self {
             rows: Rows::new(),
-            names: StringBuilder::new(),
+            names: Repeats::new(),
             type_oids: Vec::new(),
             table_oids: Vec::new(),
             attnums: Vec::new(),
@@ -174,19 +196,27 @@ impl ColumnLists {
 
     /// Memory in use.
     pub(super) fn bytes(&self) -> usize {
-        text_bytes(&self.names) + self.attnums.len() * 10
+        self.names.bytes() + self.attnums.len() * 10
     }
 
     /// The column, and an empty one in its place.
     pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
-        let fields = column_fields();
         let arrays: Vec<ArrayRef> = vec![
-            texts(&mut self.names),
+            self.names.finish()?,
             Arc::new(UInt32Array::from(std::mem::take(&mut self.type_oids))),
             Arc::new(UInt32Array::from(std::mem::take(&mut self.table_oids))),
             Arc::new(Int16Array::from(std::mem::take(&mut self.attnums))),
         ];
-        let elements = StructArray::try_new(fields.clone(), arrays, None)?;
-        self.rows.finish(DataType::Struct(fields), false, Arc::new(elements))
+        let elements = structs(&column_fields(), arrays)?;
+        self.rows.finish(elements.data_type().clone(), false, elements)
     }
+}
+
+/// Structs whose texts may have their distinct texts apart.
+fn structs(fields: &Fields, columns: Vec<ArrayRef>) -> Result<ArrayRef, ArrowError> {
+    let field = |(field, column): (&Arc<Field>, &ArrayRef)| {
+        field.as_ref().clone().with_data_type(column.data_type().clone())
+    };
+    let fields: Fields = fields.iter().zip(&columns).map(field).collect();
+    Ok(Arc::new(StructArray::try_new(fields, columns, None)?))
 }

@@ -11,28 +11,48 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+mod archive;
+#[cfg(test)]
+mod archive_tests;
 mod batch;
 mod builders;
+mod chunk;
+#[cfg(test)]
+mod chunk_tests;
 #[cfg(test)]
 mod death_tests;
 mod decision;
 mod decisions;
+mod disk;
+#[cfg(test)]
+mod disk_tests;
+#[cfg(test)]
+mod encryption_tests;
 mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod gaps;
+mod hybrid;
 pub mod journal;
+mod keys;
 mod labels;
+mod layout;
 mod lists;
 mod loss;
 mod lsn;
+mod merge;
+#[cfg(test)]
+mod merge_tests;
 mod queue;
+mod repeats;
 mod results;
 mod row_group;
 mod sealing;
 mod sessions;
 mod settled;
+mod slot;
 mod statements;
+mod steady;
 #[cfg(test)]
 mod storage_tests;
 mod table;
@@ -41,9 +61,12 @@ mod tap;
 mod tests;
 mod writer;
 
+pub use archive::{Archive, StoredFile};
 pub use decision::{Decision, DecisionKind, Outcome};
 pub use file::node_in_names;
 pub use journal::StateKey;
+pub use keys::{KeyMissing, Keys, RecordKey};
+pub use merge::{MergeError, Merging};
 pub use table::Table;
 pub use tap::{Begun, Tap};
 
@@ -53,9 +76,10 @@ use journal::{Found, Journal, Rows as _};
 use lsn::Lsn;
 use queue::Queue;
 use settled::Settled;
+use steady::Steady;
 use writer::Writer;
 
-use crate::seal::{Anchor, KeyError};
+use crate::seal::{Anchor, KeyError, SharedChain};
 use crate::session::{Exchange, Gap, Micros, RowValues, SessionEnd, SessionInfo, Sink};
 use crate::telemetry::metrics;
 
@@ -76,6 +100,8 @@ pub struct Settings {
     pub seal_key: Option<PathBuf>,
     /// Where heads of the chain of seals are kept, if anywhere.
     pub anchor: Option<Anchor>,
+    /// What files are encrypted with, if at all.
+    pub keys: Keys,
     /// Bytes of a segment of the journal: [`journal::SEGMENT_BYTES`], but in tests.
     pub segment_bytes: u64,
 }
@@ -117,6 +143,14 @@ pub enum RecordError {
         path: PathBuf,
         /// Its format's number.
         version: u32,
+    },
+    /// A complete file that says what of the journal it has cannot be read.
+    #[error("cannot continue the record: of {path} is not known what it has: {source}", path = path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The key that is missing.
+        source: KeyMissing,
     },
     /// The key that seals files cannot be used.
     #[error(transparent)]
@@ -180,6 +214,8 @@ pub struct Recorder {
     writer: Option<JoinHandle<Result<Summary, RecordError>>>,
     /// All rows before this are settled once the next commit is.
     settled: Lsn,
+    archive: Archive,
+    clock: Steady,
 }
 
 impl Recorder {
@@ -202,16 +238,16 @@ impl Recorder {
         settings: Settings,
         mut tap: Option<Box<dyn Tap>>,
     ) -> Result<(Self, Recovery), RecordError> {
-        let place = Place::new(settings.data_dir.clone(), &settings.node);
+        let place = Place::new(settings.data_dir.clone(), &settings.node, settings.keys.clone());
         let unwritable = |source| RecordError::DataDir { path: settings.data_dir.clone(), source };
         place.prepare().map_err(unwritable)?;
         let (mut journal, found) = Journal::open(place.journal(), settings.segment_bytes)?;
         // Before anything is removed: what was sealed last may wait for its name only.
-        let seals = sealing::open(&place, &settings)?;
+        let seals = SharedChain::new(sealing::open(&place, &settings)?);
         // Their rows are in the journal, but for what was recorded while there was none.
         place.clean().map_err(unwritable)?;
         let mut settled = found.settled.clone();
-        settled.read_files(&place, journal.id(), found.oldest).map_err(unwritable)?;
+        settled.read_files(&place, journal.id(), found.oldest)?;
         // Positions are never used again, also if a failure of power cost the journal its end.
         let mut next = settled.last().map_or(0, |last| last.0 + 1);
         let mut again = None;
@@ -226,6 +262,7 @@ impl Recorder {
 
         let queue = Arc::new(Queue::new(QUEUE_BYTES));
         let shelf = Arc::clone(journal.shelf());
+        let archive = Archive::new(place.clone(), seals.clone(), Arc::clone(&queue), journal.id());
         let writer = Writer::new(place, &settings, Arc::clone(&queue), shelf, journal.id(), seals);
         let thread = std::thread::Builder::new()
             .name("record".to_owned())
@@ -237,6 +274,8 @@ impl Recorder {
             queue,
             writer: Some(thread),
             settled: Lsn(0),
+            archive,
+            clock: Steady::default(),
         };
         let rows = recorder.replay(&found, &settled, again).map_err(unwritable)?;
         let position = found.position();
@@ -263,6 +302,7 @@ impl Recorder {
     /// Time passes: hands over what has waited long enough. To be called about ten times a second.
     pub fn tick(&mut self, now: Micros) {
         let Some(journal) = &mut self.journal else { return };
+        let now = self.clock.follow(now);
         journal.tick(now);
         let (stored, waiting) = self.queue.progress();
         for rows in stored {
@@ -283,6 +323,17 @@ impl Recorder {
             self.settled = self.settled.min(Lsn(tap.kept()));
         }
         metrics::JOURNAL_WAITING.set(journal.next().0 - self.settled.0);
+    }
+
+    /// Whether a rule requires that sessions are recorded. While the disk takes nothing, whoever hands over rows then waits instead of
+    /// losing them: the ring fills, and the kernel side has the required sessions wait or end.
+    pub fn set_required(&self, required: bool) {
+        self.queue.set_required(required);
+    }
+
+    /// Its complete files.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
     }
 
     /// Records a decision: about a session, or about all of them if none is given.

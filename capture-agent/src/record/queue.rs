@@ -30,6 +30,8 @@ struct State {
     held: usize,
     closed: bool,
     failing: bool,
+    /// Whether rows of some session are required: then all wait for room, however long.
+    required: bool,
     losses: Losses,
     /// Where the rows of `losses` stand in the journal.
     lost: Vec<Rows>,
@@ -76,15 +78,26 @@ impl Queue {
         Self { state: Mutex::default(), filled: Condvar::new(), emptied: Condvar::new(), capacity }
     }
 
-    /// Hands a batch to the writer, and waits for room, at most `patience`. What finds none is lost.
+    /// Hands a batch to the writer, and waits for room: at most `patience`, and not while storage fails; but as long as it takes
+    /// if rows are required. What finds none is lost.
     pub(super) fn push(&self, batch: Batch, patience: Duration) {
-        let state = self.lock();
-        let crowded = |state: &mut State| {
-            state.held > 0 && state.held + batch.bytes > self.capacity && !state.failing && !state.closed
-        };
-        let (mut state, _) =
-            self.emptied.wait_timeout_while(state, patience, crowded).unwrap_or_else(PoisonError::into_inner);
-        if state.closed || (state.held > 0 && state.held + batch.bytes > self.capacity) {
+        let no_room = |state: &State| state.held > 0 && state.held + batch.bytes > self.capacity;
+        let crowded =
+            |state: &mut State| no_room(state) && !state.closed && (!state.failing || state.required);
+        let mut state = self.lock();
+        loop {
+            state = self
+                .emptied
+                .wait_timeout_while(state, patience, crowded)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+            if !crowded(&mut state) || !state.required {
+                break;
+            }
+            // Who waits for the disk, as a rule wants it, is alive.
+            health::CAPTURE.beat();
+        }
+        if state.closed || no_room(&state) {
             let mut spans = Spans::default();
             spans.push(batch.piece);
             state.lose(batch.table, batch.day, &batch.stake, &spans);
@@ -174,7 +187,13 @@ impl Queue {
         state.closed
     }
 
-    /// Whether storage fails: then nobody waits for room.
+    /// Whether rows of some session are required: then all wait for room as long as it takes.
+    pub(super) fn set_required(&self, required: bool) {
+        self.lock().required = required;
+        self.emptied.notify_one();
+    }
+
+    /// Whether storage fails: then nobody waits for room, unless rows are required.
     pub(super) fn set_failing(&self, failing: bool) {
         self.lock().failing = failing;
         health::STORAGE.set(failing);
@@ -186,6 +205,12 @@ impl Queue {
     #[cfg(test)]
     pub(super) fn is_failing(&self) -> bool {
         self.lock().failing
+    }
+
+    /// Whether the writer has no time for anything else: half of the room is taken, storage fails, or it is to end.
+    pub(super) fn is_busy(&self) -> bool {
+        let state = self.lock();
+        state.held > self.capacity / 2 || state.failing || state.closed
     }
 
     /// Takes what is lost and not declared yet, and where it stands in the journal; none while storage fails, since

@@ -3,9 +3,10 @@
 use arrow::array::{ArrayRef, RecordBatch, StringBuilder};
 use arrow::error::ArrowError;
 
-use super::labels::{Labels, text_bytes, texts};
+use super::labels::Labels;
 use super::lists::TextLists;
 use super::loss::{Loss, Stake};
+use super::repeats::Repeats;
 use super::sessions::{number, numbers};
 use super::table::Table;
 use crate::session::value::{Encoding, write_text};
@@ -14,7 +15,7 @@ use crate::session::{Column, Direction, RowValues, SessionInfo, Values};
 /// Builds the table `results`.
 #[derive(Debug)]
 pub(super) struct Results {
-    session_id: StringBuilder,
+    session_id: Repeats,
     seq: Vec<i64>,
     row: Vec<i64>,
     values: TextLists,
@@ -24,10 +25,10 @@ pub(super) struct Results {
 impl Results {
     pub(super) fn new() -> Self {
         Self {
-            session_id: StringBuilder::new(),
+            session_id: Repeats::new(),
             seq: Vec::new(),
             row: Vec::new(),
-            values: TextLists::new(true),
+            values: TextLists::new(),
             stake: Stake::default(),
         }
     }
@@ -72,18 +73,18 @@ impl Results {
 
     /// Memory in use, about.
     pub(super) fn bytes(&self) -> usize {
-        self.values.bytes() + text_bytes(&self.session_id) + self.len() * 48
+        self.values.bytes() + self.session_id.bytes() + self.len() * 48
     }
 
     /// The rows, what is lost if they are, and an empty table in their place.
     pub(super) fn finish(&mut self) -> Result<(RecordBatch, Vec<Loss>), ArrowError> {
         let columns: Vec<ArrayRef> = vec![
-            texts(&mut self.session_id),
+            self.session_id.finish()?,
             numbers(&mut self.seq),
             numbers(&mut self.row),
             self.values.finish()?,
         ];
-        Ok((RecordBatch::try_new(Table::Results.schema(), columns)?, self.stake.take()))
+        Ok((Table::Results.batch(columns)?, self.stake.take()))
     }
 }
 

@@ -1,35 +1,60 @@
 //! Rows, encoded: batches go into column encoders in memory, and come out as one row group of a file.
 
 use std::io::Write;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+use bytes::Bytes;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{
     ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
 };
-use parquet::errors::Result;
+use parquet::column::writer::ColumnCloseResult;
+use parquet::errors::{ParquetError, Result};
+use parquet::file::properties::WriterPropertiesPtr;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::TypePtr;
+use zstd::bulk::Compressor;
 
+use super::chunk::{self, Leaf, TextChunk};
+use super::layout::{self, Layout};
 use super::loss::{Loss, Losses};
 use super::lsn::{Piece, Spans};
 use super::table::Table;
 
 /// A row group that grows in memory, already encoded and compressed page by page.
 pub(super) struct Encoder {
-    table: Table,
-    columns: Vec<ArrowColumnWriter>,
+    /// Those of each field of the table.
+    fields: Vec<Vec<Column>>,
+    compressor: Compressor<'static>,
     rows: usize,
     stake: Losses,
     spans: Spans,
+}
+
+/// A column that grows.
+enum Column {
+    /// Of texts that repeat.
+    Texts(Box<TextChunk>),
+    /// As the library encodes it.
+    Other(Box<ArrowColumnWriter>),
+    /// The same, before it begins.
+    Awaited,
+}
+
+/// A column that is ready for a file.
+#[derive(Debug)]
+pub(super) enum Chunk {
+    Texts(Bytes, Box<ColumnCloseResult>),
+    Other(ArrowColumnChunk),
 }
 
 /// A row group that is ready for a file.
 #[derive(Debug)]
 pub(super) struct RowGroup {
     /// Its columns.
-    pub(super) columns: Vec<ArrowColumnChunk>,
+    pub(super) columns: Vec<Chunk>,
     /// How many rows it has.
     pub(super) rows: usize,
     /// What is lost with it.
@@ -39,21 +64,57 @@ pub(super) struct RowGroup {
 }
 
 impl Encoder {
-    /// An empty row group.
+    /// An empty row group, for any file that is recorded and not encrypted.
     pub(super) fn new(table: Table) -> Result<Self> {
-        let writer = RowGroup::file_writer(table, Vec::new())?;
-        let columns = ArrowRowGroupWriterFactory::new(&writer, table.schema()).create_column_writers(0)?;
-        Ok(Self { table, columns, rows: 0, stake: Losses::default(), spans: Spans::default() })
+        let properties = layout::properties(Layout::Recorded, None);
+        Self::of_file(table, &RowGroup::file_writer(table, properties, Vec::new())?, 0)
+    }
+
+    /// An empty row group for this file: laid out, and if it is encrypted, encrypted to be its row group `number`.
+    pub(super) fn of_file<W: Write + Send>(
+        table: Table,
+        file: &SerializedFileWriter<W>,
+        number: usize,
+    ) -> Result<Self> {
+        let (schema, properties) = (file.schema_descr(), file.properties());
+        let texts = table.repeats() && chunk::may_serve(properties);
+        let mut fields: Vec<Vec<Column>> = table.schema().fields().iter().map(|_| Vec::new()).collect();
+        for (at, column) in schema.columns().iter().enumerate() {
+            let column = match texts && chunk::serves(column, properties) {
+                true => Column::Texts(Box::new(TextChunk::new(column, properties))),
+                false => Column::Awaited,
+            };
+            if let Some(field) = fields.get_mut(schema.get_column_root_idx(at)) {
+                field.push(column);
+            }
+        }
+        let others = match texts {
+            true => others(table, &fields, properties)?,
+            false => ArrowRowGroupWriterFactory::new(file, table.schema()).create_column_writers(number)?,
+        };
+        let fields_of_others = fields.iter_mut().filter(|field| field.iter().any(Column::is_other));
+        for (column, other) in fields_of_others.flatten().zip(others) {
+            if column.is_other() {
+                *column = Column::Other(Box::new(other));
+            }
+        }
+        let compressor = Compressor::new(layout::ZSTD_LEVEL)?;
+        Ok(Self { fields, compressor, rows: 0, stake: Losses::default(), spans: Spans::default() })
     }
 
     /// Adds rows.
     pub(super) fn add(&mut self, batch: &RecordBatch, stake: &[Loss], piece: Option<Piece>) -> Result<()> {
-        let schema = self.table.schema();
-        let mut columns = self.columns.iter_mut();
-        for (field, array) in schema.fields().iter().zip(batch.columns()) {
-            for leaf in compute_leaves(field, array)? {
-                if let Some(column) = columns.next() {
-                    column.write(&leaf)?;
+        let schema = batch.schema();
+        for ((field, array), columns) in schema.fields().iter().zip(batch.columns()).zip(&mut self.fields) {
+            let others = columns.iter().any(Column::is_other);
+            let leaves = if others { compute_leaves(field, array)? } else { Vec::new() };
+            for (at, column) in columns.iter_mut().enumerate() {
+                match column {
+                    Column::Texts(chunk) => {
+                        chunk.add(&Leaf::of(array, at, chunk.most())?, &mut self.compressor)?;
+                    }
+                    Column::Other(writer) => leaves.get(at).map_or(Ok(()), |leaf| writer.write(leaf))?,
+                    Column::Awaited => {}
                 }
             }
         }
@@ -63,11 +124,6 @@ impl Encoder {
         Ok(())
     }
 
-    /// Whether it has no row.
-    pub(super) fn is_empty(&self) -> bool {
-        self.rows == 0
-    }
-
     /// Where its rows stand in the journal.
     pub(super) fn spans(&self) -> &Spans {
         &self.spans
@@ -75,40 +131,99 @@ impl Encoder {
 
     /// Memory in use.
     pub(super) fn bytes(&self) -> usize {
-        self.columns.iter().map(ArrowColumnWriter::memory_size).sum()
+        self.fields.iter().flatten().map(Column::bytes).sum()
     }
 
     /// Ends the row group.
-    pub(super) fn finish(self) -> Result<RowGroup> {
-        let columns = self.columns.into_iter().map(ArrowColumnWriter::close).collect::<Result<_>>()?;
+    pub(super) fn finish(mut self) -> Result<RowGroup> {
+        let columns = self.fields.into_iter().flatten();
+        let columns = columns.map(|column| column.finish(&mut self.compressor)).collect::<Result<_>>()?;
         Ok(RowGroup { columns, rows: self.rows, stake: self.stake, spans: self.spans })
+    }
+}
+
+impl Column {
+    fn is_other(&self) -> bool {
+        !matches!(self, Self::Texts(_))
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Texts(chunk) => chunk.bytes(),
+            Self::Other(writer) => writer.memory_size(),
+            Self::Awaited => 0,
+        }
+    }
+
+    fn finish(self, compressor: &mut Compressor<'_>) -> Result<Chunk> {
+        match self {
+            Self::Texts(chunk) => {
+                let (bytes, close) = chunk.finish(compressor)?;
+                Ok(Chunk::Texts(bytes, Box::new(close)))
+            }
+            Self::Other(writer) => Ok(Chunk::Other(writer.close()?)),
+            Self::Awaited => Err(ParquetError::General("a column has no encoder".to_owned())),
+        }
+    }
+}
+
+impl Chunk {
+    /// Its size in a file.
+    fn bytes(&self) -> u64 {
+        let close = match self {
+            Self::Texts(_, close) => close,
+            Self::Other(chunk) => chunk.close(),
+        };
+        let filter = close.bloom_filter.as_ref().map_or(0, |filter| filter.num_blocks() * 32 + FILTER_HEADER);
+        u64::try_from(close.metadata.compressed_size()).unwrap_or(0) + filter as u64
     }
 }
 
 impl RowGroup {
     /// A writer of files for a table.
-    pub(super) fn file_writer<W: Write + Send>(table: Table, to: W) -> Result<SerializedFileWriter<W>> {
-        SerializedFileWriter::new(to, parquet_schema(table)?, table.properties())
+    pub(super) fn file_writer<W: Write + Send>(
+        table: Table,
+        properties: WriterPropertiesPtr,
+        to: W,
+    ) -> Result<SerializedFileWriter<W>> {
+        SerializedFileWriter::new(to, parquet_schema(table)?, properties)
     }
 
     /// Its size in a file, without what the footer says of it.
     pub(super) fn bytes(&self) -> u64 {
-        let size = |column: &ArrowColumnChunk| column.close().metadata.compressed_size();
-        self.columns.iter().map(size).map(|size| u64::try_from(size).unwrap_or(0)).sum()
+        self.columns.iter().map(Chunk::bytes).sum()
     }
 
     /// Appends its columns to a file.
     pub(super) fn append<W: Write + Send>(
-        columns: Vec<ArrowColumnChunk>,
+        columns: Vec<Chunk>,
         file: &mut SerializedFileWriter<W>,
     ) -> Result<()> {
         let mut row_group = file.next_row_group()?;
         for column in columns {
-            column.append_to_row_group(&mut row_group)?;
+            match column {
+                Chunk::Texts(bytes, close) => row_group.append_column(&bytes, *close)?,
+                Chunk::Other(chunk) => chunk.append_to_row_group(&mut row_group)?,
+            }
         }
         row_group.close()?;
         Ok(())
     }
+}
+
+/// The library's encoders of the fields that need any: one has a quarter of a megabyte of its own.
+fn others(
+    table: Table,
+    fields: &[Vec<Column>],
+    properties: &WriterPropertiesPtr,
+) -> Result<Vec<ArrowColumnWriter>> {
+    let schema = table.schema();
+    let of_others = schema.fields().iter().zip(fields);
+    let of_others = of_others.filter(|(_, columns)| columns.iter().any(Column::is_other));
+    let schema = Arc::new(Schema::new(of_others.map(|(field, _)| Arc::clone(field)).collect::<Vec<_>>()));
+    let parquet = ArrowSchemaConverter::new().convert(&schema)?.root_schema_ptr();
+    let file = SerializedFileWriter::new(Vec::new(), parquet, Arc::clone(properties))?;
+    ArrowRowGroupWriterFactory::new(&file, schema).create_column_writers(0)
 }
 
 fn parquet_schema(table: Table) -> Result<TypePtr> {
@@ -125,6 +240,9 @@ fn parquet_schema(table: Table) -> Result<TypePtr> {
     };
     match schema {
         Ok(schema) => Ok(schema.clone()),
-        Err(error) => Err(parquet::errors::ParquetError::General(error.to_string())),
+        Err(error) => Err(ParquetError::General(error.to_string())),
     }
 }
+
+/// Bytes before a Bloom filter in a file, at most.
+const FILTER_HEADER: usize = 64;

@@ -1,11 +1,13 @@
 //! From published files to their seals: what a seal says of a file, and where the chain goes on after an earlier agent.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 
 use super::file::Place;
@@ -20,34 +22,80 @@ pub(super) fn open(place: &Place, settings: &Settings) -> Result<Chain, RecordEr
     let unusable = |source| RecordError::Seals { path: folder.clone(), source };
     let mut chain =
         Chain::open(&folder, place.node(), &settings.node, key, settings.anchor.clone()).map_err(unusable)?;
+    let mut waiting = Waiting::default();
+    for what in chain.tail(TAIL).map_err(unusable)? {
+        waiting.complete(place, &what).map_err(unusable)?;
+    }
     match chain.last() {
-        Some(What::File(contents)) => publish(place, contents).map_err(unusable)?,
         // An agent may have died before it had sealed all that it found.
         Some(What::Found(contents)) => {
             let behind = contents.file.clone();
             seal_found(place, Some(&behind), &mut chain).map_err(unusable)?;
         }
-        Some(What::Withdrawn { .. }) => {}
+        Some(_) => {}
         None => seal_found(place, None, &mut chain).map_err(unusable)?,
     }
     Ok(chain)
 }
 
-/// Gives a file its name that was sealed just before the agent died.
-fn publish(place: &Place, contents: &Contents) -> io::Result<()> {
-    let path = place.data_dir.join(&contents.file);
-    let Some(folder) = path.parent().filter(|folder| folder.is_dir() && !path.exists()) else {
-        return Ok(());
-    };
-    for waiting in place.temporaries(folder)? {
-        if hash_of(&waiting)? == contents.sha256 {
-            tracing::info!(file = contents.file, "published what an earlier agent had sealed");
-            fs::rename(waiting, &path)?;
-            File::open(folder)?.sync_all()?;
-            break;
+/// What agents left in the folders of a record without its name, with its hashes.
+#[derive(Default)]
+struct Waiting(HashMap<PathBuf, Vec<(String, PathBuf)>>);
+
+impl Waiting {
+    /// Does what a line says, where an agent could not: it died, or the disk failed.
+    fn complete(&mut self, place: &Place, what: &What) -> io::Result<()> {
+        match what {
+            What::File(contents) => self.publish(place, contents)?,
+            What::Merged(merged) => {
+                self.publish(place, &merged.contents)?;
+                // What may be nowhere else stays.
+                if place.data_dir.join(&merged.contents.file).exists() {
+                    merged.replaced.iter().for_each(|replaced| clear(place, &replaced.file));
+                }
+            }
+            What::Expired { file, .. } => clear(place, file),
+            What::Found(_) | What::Withdrawn { .. } => {}
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Gives a file its name that was sealed just before the agent died.
+    fn publish(&mut self, place: &Place, contents: &Contents) -> io::Result<()> {
+        let path = place.data_dir.join(&contents.file);
+        let Some(folder) = path.parent().filter(|folder| folder.is_dir() && !path.exists()) else {
+            return Ok(());
+        };
+        let waiting = match self.0.entry(folder.to_owned()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let files = place.temporaries(folder)?.into_iter();
+                let hashed = files.map(|path| Ok((hash_of(&mut File::open(&path)?)?, path)));
+                new.insert(hashed.collect::<io::Result<_>>()?)
+            }
+        };
+        if let Some(at) = waiting.iter().position(|(hash, _)| *hash == contents.sha256) {
+            tracing::info!(file = contents.file, "published what an earlier agent had sealed");
+            fs::rename(waiting.remove(at).1, &path)?;
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes what is gone by the words of the chain. What cannot be removed now is no reason not to record: the keeper tries again.
+fn clear(place: &Place, file: &str) {
+    if let Err(error) = remove(place, file) {
+        tracing::warn!(file, %error, "this file was to be removed and could not be");
+    }
+}
+
+/// Removes a file of the record, which its chain says is gone.
+pub(super) fn remove(place: &Place, file: &str) -> io::Result<()> {
+    match fs::remove_file(place.data_dir.join(file)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Seals the files of a record that is older than its chain, in the order of their names: those `behind` the one that was
@@ -60,23 +108,23 @@ fn seal_found(place: &Place, behind: Option<&str>, chain: &mut Chain) -> io::Res
         if behind.is_some_and(|last| path.file_name() <= last) {
             continue;
         }
-        let metadata = match ParquetMetaDataReader::new().parse_and_finish(&File::open(&path)?) {
+        let metadata = match place.keys().footer_reader().parse_and_finish(&File::open(&path)?) {
             Ok(metadata) => metadata,
             Err(error) => {
-                tracing::warn!(file = %path.display(), %error, "this file is no complete Parquet; it is not sealed");
+                tracing::warn!(file = %path.display(), %error, "this file cannot be read as Parquet; it is not sealed");
                 continue;
             }
         };
         let file = place.relative(&path);
         let bytes = fs::metadata(&path)?.len();
-        chain.append(What::Found(contents(file, hash_of(&path)?, bytes, &metadata)))?;
+        chain.append(What::Found(contents(file, hash_of(&mut File::open(&path)?)?, bytes, &metadata)))?;
     }
     Ok(())
 }
 
-fn hash_of(path: &Path) -> io::Result<String> {
+pub(super) fn hash_of(file: &mut File) -> io::Result<String> {
     let mut hashed = Hashed { to: io::sink(), hasher: Hasher::new() };
-    io::copy(&mut File::open(path)?, &mut hashed)?;
+    io::copy(file, &mut hashed)?;
     Ok(hex(&hashed.hasher.finish()))
 }
 
@@ -147,6 +195,9 @@ impl<W: io::Write> io::Write for Hashed<W> {
         self.to.flush()
     }
 }
+
+/// Bytes of the chain's end in which unfinished work is looked for.
+const TAIL: u64 = 1 << 20;
 
 /// The columns that say when something was.
 const TIMES: [&str; 2] = ["started_at", "at"];

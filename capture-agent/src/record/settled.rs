@@ -6,11 +6,14 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use uuid::Uuid;
 
+use super::RecordError;
 use super::batch::Day;
 use super::file::Place;
+use super::keys::{KeyMissing, Keys};
 use super::lsn::{Lsn, Span, Spans};
 use super::table::Table;
 
@@ -52,14 +55,22 @@ impl Settled {
     }
 
     /// Adds what complete files say that were made at `since` or later, in Unix milliseconds.
-    pub(super) fn read_files(&mut self, place: &Place, journal: u128, since: u64) -> io::Result<()> {
-        for (table, day, path) in place.complete_since(since)? {
-            match rows_of(&path, journal) {
+    ///
+    /// # Errors
+    ///
+    /// A folder cannot be read, or the key of a file is missing: its rows would be recorded twice.
+    pub(super) fn read_files(&mut self, place: &Place, journal: u128, since: u64) -> Result<(), RecordError> {
+        let unreadable = |source| RecordError::DataDir { path: place.data_dir.clone(), source };
+        for (table, day, path) in place.complete_since(since).map_err(unreadable)? {
+            match rows_of(&path, place.keys(), journal) {
                 Ok(spans) => spans.iter().for_each(|span| self.add(table, day, span)),
                 // Whoever reads the record cannot read it either, so its rows are missing.
-                Err(error) => {
-                    tracing::warn!(file = %path.display(), %error, "this file is no complete Parquet");
-                }
+                Err(error) => match KeyMissing::of(&error) {
+                    Some(source) => return Err(RecordError::Key { path, source }),
+                    None => {
+                        tracing::warn!(file = %path.display(), %error, "this file is no complete Parquet");
+                    }
+                },
             }
         }
         Ok(())
@@ -75,9 +86,14 @@ pub(super) fn footer(journal: u128, spans: &Spans) -> [KeyValue; 2] {
 }
 
 /// The rows of `journal` that a file has.
-fn rows_of(path: &Path, journal: u128) -> io::Result<Spans> {
+fn rows_of(path: &Path, keys: &Keys, journal: u128) -> Result<Spans, ParquetError> {
     let file = File::open(path)?;
-    let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).map_err(io::Error::other)?;
+    let metadata = keys.footer_reader().parse_and_finish(&file)?;
+    Ok(rows_in(&metadata, journal)?)
+}
+
+/// The rows of `journal` that a file has, by its footer.
+pub(super) fn rows_in(metadata: &ParquetMetaData, journal: u128) -> io::Result<Spans> {
     let said = metadata.file_metadata().key_value_metadata().map_or(&[][..], Vec::as_slice);
     let value = |key: &str| said.iter().find(|pair| pair.key == key).and_then(|pair| pair.value.as_deref());
     if value(JOURNAL).and_then(|id| id.parse().ok()).map(|id: Uuid| id.as_u128()) != Some(journal) {

@@ -3,14 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BooleanBuilder, Int64Builder, RecordBatch, StringArray, StringBuilder, UInt32Builder,
-};
+use arrow::array::{ArrayRef, BooleanBuilder, Int64Builder, RecordBatch, StringBuilder, UInt32Builder};
 use arrow::error::ArrowError;
 
-use super::labels::{Labels, append_display, constant, text_bytes, texts};
-use super::lists::{ColumnLists, ParamLists, TextLists};
+use super::labels::Labels;
+use super::lists::{ColumnLists, ParamLists, RepeatLists};
 use super::loss::{Loss, Stake};
+use super::repeats::{Repeats, constant};
 use super::sessions::{number, numbers, times};
 use super::table::Table;
 use crate::session::value::write_text;
@@ -21,40 +20,40 @@ use crate::telemetry::metrics::{self, Metric};
 /// Builds the table `statements`.
 #[derive(Debug)]
 pub(super) struct Statements {
-    session_id: StringBuilder,
+    session_id: Repeats,
     seq: Vec<i64>,
     started_at: Vec<i64>,
     duration_us: Int64Builder,
     first_row_us: Int64Builder,
-    pg_user: StringBuilder,
-    database: StringBuilder,
-    application_name: StringBuilder,
-    client_addr: StringBuilder,
-    protocol: Vec<&'static str>,
-    sql: StringBuilder,
-    statement_name: StringBuilder,
+    pg_user: Repeats,
+    database: Repeats,
+    application_name: Repeats,
+    client_addr: Repeats,
+    protocol: Repeats,
+    sql: Repeats,
+    statement_name: Repeats,
     params: ParamLists,
-    kinds: TextLists,
-    tables_read: TextLists,
-    tables_written: TextLists,
-    functions: TextLists,
-    fingerprint: StringBuilder,
+    kinds: RepeatLists,
+    tables_read: RepeatLists,
+    tables_written: RepeatLists,
+    functions: RepeatLists,
+    fingerprint: Repeats,
     columns: ColumnLists,
     rows: Int64Builder,
-    command_tag: StringBuilder,
-    status: Vec<&'static str>,
-    sqlstate: StringBuilder,
-    error_message: StringBuilder,
+    command_tag: Repeats,
+    status: Repeats,
+    sqlstate: Repeats,
+    error_message: Repeats,
     bytes_in: Vec<i64>,
     bytes_out: Vec<i64>,
-    verdict: Vec<&'static str>,
-    guardrail: StringBuilder,
-    decided_by: StringBuilder,
+    verdict: Repeats,
+    guardrail: Repeats,
+    decided_by: Repeats,
     held_us: Int64Builder,
     complete: BooleanBuilder,
     results_truncated: BooleanBuilder,
     params_truncated: BooleanBuilder,
-    sql_unknown: StringBuilder,
+    sql_unknown: Repeats,
     stream_start: Vec<i64>,
     stream_end: Vec<i64>,
     masked: UInt32Builder,
@@ -64,40 +63,40 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn new() -> Self {
         Self {
-            session_id: StringBuilder::new(),
+            session_id: Repeats::new(),
             seq: Vec::new(),
             started_at: Vec::new(),
             duration_us: Int64Builder::new(),
             first_row_us: Int64Builder::new(),
-            pg_user: StringBuilder::new(),
-            database: StringBuilder::new(),
-            application_name: StringBuilder::new(),
-            client_addr: StringBuilder::new(),
-            protocol: Vec::new(),
-            sql: StringBuilder::new(),
-            statement_name: StringBuilder::new(),
+            pg_user: Repeats::new(),
+            database: Repeats::new(),
+            application_name: Repeats::new(),
+            client_addr: Repeats::new(),
+            protocol: Repeats::new(),
+            sql: Repeats::new(),
+            statement_name: Repeats::new(),
             params: ParamLists::new(),
-            kinds: TextLists::new(false),
-            tables_read: TextLists::new(false),
-            tables_written: TextLists::new(false),
-            functions: TextLists::new(false),
-            fingerprint: StringBuilder::new(),
+            kinds: RepeatLists::new(),
+            tables_read: RepeatLists::new(),
+            tables_written: RepeatLists::new(),
+            functions: RepeatLists::new(),
+            fingerprint: Repeats::new(),
             columns: ColumnLists::new(),
             rows: Int64Builder::new(),
-            command_tag: StringBuilder::new(),
-            status: Vec::new(),
-            sqlstate: StringBuilder::new(),
-            error_message: StringBuilder::new(),
+            command_tag: Repeats::new(),
+            status: Repeats::new(),
+            sqlstate: Repeats::new(),
+            error_message: Repeats::new(),
             bytes_in: Vec::new(),
             bytes_out: Vec::new(),
-            verdict: Vec::new(),
-            guardrail: StringBuilder::new(),
-            decided_by: StringBuilder::new(),
+            verdict: Repeats::new(),
+            guardrail: Repeats::new(),
+            decided_by: Repeats::new(),
             held_us: Int64Builder::new(),
             complete: BooleanBuilder::new(),
             results_truncated: BooleanBuilder::new(),
             params_truncated: BooleanBuilder::new(),
-            sql_unknown: StringBuilder::new(),
+            sql_unknown: Repeats::new(),
             stream_start: Vec::new(),
             stream_end: Vec::new(),
             masked: UInt32Builder::new(),
@@ -123,7 +122,7 @@ impl Statements {
         self.database.append_option(session.database.as_deref().or(origin.database.as_deref()));
         self.application_name.append_option(session.application_name.as_deref());
         self.client_addr.append_option(labels.client_addr.as_deref());
-        self.protocol.push(protocol(exchange.protocol));
+        self.protocol.append_value(protocol(exchange.protocol));
         self.sql.append_option(exchange.sql.as_deref());
         self.statement_name.append_option(exchange.statement_name.as_deref());
         let params_cut = self.append_params(session, exchange);
@@ -131,7 +130,7 @@ impl Statements {
         self.columns.append(exchange.columns.as_deref());
         self.rows.append_option(exchange.rows.map(number));
         self.command_tag.append_option(exchange.command_tag.as_deref());
-        self.status.push(status(exchange));
+        self.status.append_value(status(exchange));
         self.sqlstate.append_option(exchange.sqlstate.as_deref());
         self.error_message.append_option(exchange.error_message.as_deref());
         self.bytes_in.push(number(exchange.bytes_in));
@@ -176,7 +175,7 @@ impl Statements {
     }
 
     fn append_judged(&mut self, judged: Option<&Judged>) {
-        self.verdict.push(judged.map_or("none", |judged| match judged.verdict {
+        self.verdict.append_value(judged.map_or("none", |judged| match judged.verdict {
             Verdict::Allowed => "allowed",
             Verdict::Blocked => "blocked",
             Verdict::Approved => "approved",
@@ -196,7 +195,7 @@ impl Statements {
         self.functions.append(known.map(|known| known.functions.as_slice()));
         self.fingerprint.append_option(known.and_then(|known| known.fingerprint.as_deref()));
         match analysis.and_then(|analysis| analysis.unknown) {
-            Some(unknown) => append_display(&mut self.sql_unknown, unknown),
+            Some(unknown) => self.sql_unknown.append_value(&unknown.to_string()),
             None => self.sql_unknown.append_null(),
         }
     }
@@ -208,8 +207,8 @@ impl Statements {
 
     /// Memory in use, about.
     pub(super) fn bytes(&self) -> usize {
-        let texts = [&self.sql, &self.statement_name, &self.error_message, &self.session_id];
-        texts.map(text_bytes).iter().sum::<usize>()
+        let texts = [&self.sql, &self.statement_name, &self.error_message];
+        texts.map(Repeats::bytes).iter().sum::<usize>()
             + self.params.bytes()
             + self.tables_read.bytes()
             + self.tables_written.bytes()
@@ -222,46 +221,46 @@ impl Statements {
     pub(super) fn finish(&mut self, node: &str) -> Result<(RecordBatch, Vec<Loss>), ArrowError> {
         let rows = self.len();
         let columns: Vec<ArrayRef> = vec![
-            texts(&mut self.session_id),
+            self.session_id.finish()?,
             numbers(&mut self.seq),
-            constant(node, rows),
+            constant(node, rows)?,
             times(&mut self.started_at),
             Arc::new(self.duration_us.finish()),
             Arc::new(self.first_row_us.finish()),
-            texts(&mut self.pg_user),
-            texts(&mut self.database),
-            texts(&mut self.application_name),
-            texts(&mut self.client_addr),
-            Arc::new(StringArray::from_iter_values(self.protocol.drain(..))),
-            texts(&mut self.sql),
-            texts(&mut self.statement_name),
+            self.pg_user.finish()?,
+            self.database.finish()?,
+            self.application_name.finish()?,
+            self.client_addr.finish()?,
+            self.protocol.finish()?,
+            self.sql.finish()?,
+            self.statement_name.finish()?,
             self.params.finish()?,
             self.kinds.finish()?,
             self.tables_read.finish()?,
             self.tables_written.finish()?,
             self.functions.finish()?,
-            texts(&mut self.fingerprint),
+            self.fingerprint.finish()?,
             self.columns.finish()?,
             Arc::new(self.rows.finish()),
-            texts(&mut self.command_tag),
-            Arc::new(StringArray::from_iter_values(self.status.drain(..))),
-            texts(&mut self.sqlstate),
-            texts(&mut self.error_message),
+            self.command_tag.finish()?,
+            self.status.finish()?,
+            self.sqlstate.finish()?,
+            self.error_message.finish()?,
             numbers(&mut self.bytes_in),
             numbers(&mut self.bytes_out),
-            Arc::new(StringArray::from_iter_values(self.verdict.drain(..))),
-            texts(&mut self.guardrail),
-            texts(&mut self.decided_by),
+            self.verdict.finish()?,
+            self.guardrail.finish()?,
+            self.decided_by.finish()?,
             Arc::new(self.held_us.finish()),
             Arc::new(self.complete.finish()),
             Arc::new(self.results_truncated.finish()),
             Arc::new(self.params_truncated.finish()),
-            texts(&mut self.sql_unknown),
+            self.sql_unknown.finish()?,
             numbers(&mut self.stream_start),
             numbers(&mut self.stream_end),
             Arc::new(self.masked.finish()),
         ];
-        Ok((RecordBatch::try_new(Table::Statements.schema(), columns)?, self.stake.take()))
+        Ok((Table::Statements.batch(columns)?, self.stake.take()))
     }
 }
 

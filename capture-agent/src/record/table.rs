@@ -3,12 +3,9 @@
 
 use std::sync::{Arc, LazyLock};
 
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
-use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr, WriterVersion};
-use parquet::schema::types::ColumnPath;
-
-use crate::telemetry;
+use arrow::error::ArrowError;
 
 /// A table of the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,11 +64,18 @@ impl Table {
         })
     }
 
-    /// How its columns are encoded.
-    pub(super) fn properties(self) -> WriterPropertiesPtr {
-        static PROPERTIES: LazyLock<WriterPropertiesPtr> = LazyLock::new(|| Arc::new(properties()));
-        // Column names that a table does not have are no matter.
-        Arc::clone(&PROPERTIES)
+    /// Whether its builder tells texts that repeat apart: that of a table with many rows.
+    pub(super) fn repeats(self) -> bool {
+        matches!(self, Self::Statements | Self::Results)
+    }
+
+    /// Rows of it, from all its columns: those of texts may have their distinct texts apart.
+    pub(super) fn batch(self, columns: Vec<ArrayRef>) -> Result<RecordBatch, ArrowError> {
+        let schema = self.schema();
+        let fields = schema.fields().iter().zip(&columns);
+        let fields =
+            fields.map(|(field, column)| field.as_ref().clone().with_data_type(column.data_type().clone()));
+        RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)
     }
 }
 
@@ -259,82 +263,5 @@ trait Required {
 impl Required for Field {
     fn required(self) -> Self {
         self.with_nullable(false)
-    }
-}
-
-fn properties() -> WriterProperties {
-    let column = |path: &str| ColumnPath::from(path.split('.').map(str::to_owned).collect::<Vec<_>>());
-    let mut properties = WriterProperties::builder()
-        .set_created_by(format!("capture-agent {}", telemetry::version()))
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default()))
-        .set_max_row_group_row_count(None)
-        // A page of version 1 is one buffer, levels and values, and so a further copy of a large value.
-        .set_writer_version(WriterVersion::PARQUET_2_0)
-        // Where there is no dictionary: the other encodings of version 2 keep copies too.
-        .set_encoding(Encoding::PLAIN)
-        // Values are found through the row groups' statistics; an index of pages would double the footer.
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_offset_index_disabled(true)
-        .set_statistics_truncate_length(Some(64));
-    for path in
-        ["started_at", "ended_at", "seq", "row", "stream_start", "stream_end", "bytes_in", "bytes_out"]
-    {
-        properties = properties
-            .set_column_dictionary_enabled(column(path), false)
-            .set_column_encoding(column(path), Encoding::DELTA_BINARY_PACKED);
-    }
-    for path in ["duration_us", "first_row_us"] {
-        properties = properties.set_column_dictionary_enabled(column(path), false);
-    }
-    for path in UNORDERED {
-        properties = properties.set_column_statistics_enabled(column(path), EnabledStatistics::None);
-    }
-    for path in LARGE {
-        // Statistics keep a copy of the least and the greatest value, a dictionary one of each.
-        properties = properties
-            .set_column_statistics_enabled(column(path), EnabledStatistics::None)
-            .set_column_dictionary_enabled(column(path), path == "sql");
-    }
-    properties.build()
-}
-
-/// Columns whose values can be of any size.
-const LARGE: [&str; 3] = ["sql", "params.list.element.value", "values.list.element"];
-
-/// Texts that repeat and that nobody looks for by a range: their dictionaries say which there are, and to compare each
-/// value with the least and the greatest so far costs as much as to look it up.
-const UNORDERED: [&str; 16] = [
-    "node",
-    "application_name",
-    "client_addr",
-    "protocol",
-    "statement_name",
-    "params.list.element.format",
-    "kinds.list.element",
-    "tables_read.list.element",
-    "tables_written.list.element",
-    "functions.list.element",
-    "fingerprint",
-    "columns.list.element.name",
-    "command_tag",
-    "status",
-    "verdict",
-    "sqlstate",
-];
-
-/// Level 1 costs about a third of level 3's time and a tenth more space on statements.
-const ZSTD_LEVEL: i32 = 1;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn large_columns_have_neither_statistics_nor_copies() {
-        let properties = properties();
-        for path in LARGE {
-            let path = ColumnPath::from(path.split('.').map(str::to_owned).collect::<Vec<_>>());
-            assert_eq!(properties.statistics_enabled(&path), EnabledStatistics::None);
-        }
     }
 }

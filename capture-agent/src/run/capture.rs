@@ -18,7 +18,7 @@ use super::verdicts::{Hands, Verdicts, give_orders};
 use super::{decisions, masking, shim};
 use crate::config::{Config, OnStop};
 use crate::enforce::{Backends, Overruns};
-use crate::probes::{Counters, Event, Form, Kernel, Ring, Stop, Way, monotonic_now, run_promptly};
+use crate::probes::{Counters, Event, Form, Kernel, Ring, Stop, Turns, Way, monotonic_now, run_promptly};
 use crate::record::{Recorder, Recovery};
 use crate::session::Origin;
 use crate::telemetry::{health, metrics};
@@ -94,9 +94,7 @@ impl Capture {
 
     /// Captures until `stop` is set; `wake` is readable then. Then drains and writes what there is.
     pub(super) fn run(mut self, stop: &AtomicBool, wake: RawFd) -> anyhow::Result<()> {
-        if let Err(error) = run_promptly(PRIORITY) {
-            debug!(%error, "the capture thread runs at normal priority");
-        }
+        self.run_promptly();
         let _alive = health::CAPTURE.begin();
         let now = monotonic_now();
         let mut rounds = Rounds {
@@ -193,8 +191,18 @@ impl Capture {
         self.verdicts.prepare(rules.policy(), &self.config, &self.kernel)?;
         self.verdicts.set_policy(Arc::clone(rules.policy()));
         self.kernel.set_default_orders(rules.default_orders())?;
+        self.recorder.set_required(rules.require_any());
         self.sessions.set_rules(rules, key);
+        self.run_promptly();
         Ok(())
+    }
+
+    /// Where backends may be stopped, they wait for this thread.
+    fn run_promptly(&self) {
+        let turns = if self.backends.is_some() { Turns::Short } else { Turns::Usual };
+        if let Err(error) = run_promptly(PRIORITY, turns) {
+            debug!(%error, "the capture thread runs at normal priority");
+        }
     }
 
     /// Sees to holds of which no event told.

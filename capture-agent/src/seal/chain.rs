@@ -1,13 +1,16 @@
 //! A chain as the recorder writes it.
 
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::anchor::{Anchor, Head};
 use super::entry::{self, FORMAT, Line, Seal, What};
 use super::key::SigningKey;
+use super::live::Live;
 use super::{CHAIN, PUBLIC_KEY};
 
 /// The end of a node's chain, to which seals are appended.
@@ -27,6 +30,37 @@ pub struct Chain {
     last: Option<What>,
     /// The number of the first seal that no anchor covers yet.
     anchored: u64,
+}
+
+/// A chain to which several threads append. Whoever seals a file holds it until the file has its name, so that nothing but
+/// what was sealed last may be unfinished.
+#[derive(Clone, Debug)]
+pub struct SharedChain(Arc<Mutex<Chain>>);
+
+impl SharedChain {
+    /// Shares a chain.
+    pub fn new(chain: Chain) -> Self {
+        Self(Arc::new(Mutex::new(chain)))
+    }
+
+    /// Waits until nobody else appends.
+    pub fn lock(&self) -> MutexGuard<'_, Chain> {
+        // A chain is whole after each statement that changes it, so a panic elsewhere does not spoil it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows the chain: see [`Live::read`].
+    ///
+    /// # Errors
+    ///
+    /// Its file cannot be read.
+    pub fn follow(&self, live: &mut Live, there: &HashSet<String>) -> io::Result<Vec<String>> {
+        let chain = self.lock();
+        let (path, length, key) = (chain.path.clone(), chain.length, chain.key.public());
+        // Only lines are added, and nobody shall wait for a long chain to be read.
+        drop(chain);
+        live.read(&path, length, &key, there)
+    }
 }
 
 impl Chain {
@@ -91,6 +125,26 @@ impl Chain {
     /// What was sealed last.
     pub fn last(&self) -> Option<&What> {
         self.last.as_ref()
+    }
+
+    /// What was sealed lately: the whole lines of its last `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn tail(&mut self, bytes: u64) -> io::Result<Vec<What>> {
+        let from = self.length.saturating_sub(bytes);
+        self.file.seek(SeekFrom::Start(from))?;
+        let mut tail = Vec::new();
+        Read::take(&mut self.file, self.length - from).read_to_end(&mut tail)?;
+        let mut lines = tail.split(|byte| *byte == b'\n');
+        if from > 0 {
+            // It began before.
+            lines.next();
+        }
+        let key = self.key.public();
+        let lines = lines.filter_map(|line| Line::parse(std::str::from_utf8(line).ok()?));
+        Ok(lines.filter(|line| line.is_signed_by(&key)).map(|line| line.seal.what).collect())
     }
 
     /// Seals something, and brings the seal to the disk. After an error nothing is sealed.

@@ -38,6 +38,34 @@ pub enum What {
         /// Its place in the data directory.
         file: String,
     },
+    /// A file is removed, because a rule of retention says so.
+    Expired {
+        /// Its place in the data directory.
+        file: String,
+        /// The rule's words.
+        rule: String,
+    },
+    /// A file is published that has the rows of others, which are removed.
+    Merged(Merged),
+}
+
+/// A file that takes the place of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merged {
+    /// The file, as it was published.
+    #[serde(flatten)]
+    pub contents: Contents,
+    /// Those that it replaces, in the order of their rows.
+    pub replaced: Vec<Replaced>,
+}
+
+/// A file that another one replaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// Its place in the data directory.
+    pub file: String,
+    /// The hash of what its rows were read from.
+    pub sha256: String,
 }
 
 /// A file as it was published.
@@ -105,7 +133,8 @@ impl What {
     pub(super) fn file(&self) -> &str {
         match self {
             Self::File(contents) | Self::Found(contents) => &contents.file,
-            Self::Withdrawn { file } => file,
+            Self::Merged(merged) => &merged.contents.file,
+            Self::Withdrawn { file } | Self::Expired { file, .. } => file,
         }
     }
 }

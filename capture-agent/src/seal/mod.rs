@@ -1,26 +1,32 @@
 //! Proof of what was recorded: an append-only chain of signed seals per node, `<data-dir>/seals/<node>.jsonl`.
 //!
-//! Each line seals one published file: its name, its hash, what it holds, and the hash of the line before. Whoever changes,
+//! Each line seals one published file: its name, its hash, what it holds, and the hash of the line before; or says that a file
+//! was removed for its age, or replaced by one that has its rows. Whoever changes,
 //! removes, adds or reorders something cannot sign a chain that fits, unless he has the key; and whoever has it cannot
 //! shorten the chain behind an anchor that was kept elsewhere. `docs/seals.md` describes the format for those who would
 //! rather verify without this program.
 
 mod anchor;
 mod chain;
+mod claims;
 mod entry;
+mod finding;
 mod hex;
 mod key;
+mod live;
 mod pieces;
 #[cfg(test)]
 mod tests;
 mod verify;
 
 pub use anchor::Anchor;
-pub use chain::Chain;
-pub use entry::{Contents, What, read as read_line};
+pub use chain::{Chain, SharedChain};
+pub use entry::{Contents, Merged, Replaced, What, read as read_line};
+pub use finding::{Finding, Wrong};
 pub use hex::hex;
 pub use key::{KeyError, PublicKey, SigningKey};
-pub use verify::{Checked, Finding, Report, Request, VerifyError, Wrong, verify};
+pub use live::{Live, Sealed};
+pub use verify::{Checked, Report, Request, VerifyError, verify};
 
 pub use pieces::name as piece_name;
 

@@ -202,6 +202,48 @@ fn a_withdrawn_file_is_not_missed() {
 }
 
 #[test]
+fn files_that_expired_or_were_replaced_are_not_missed_and_do_not_come_back() {
+    let record = Record::new(4);
+    let mut chain = record.chain().unwrap();
+    let bytes: Vec<Vec<u8>> = (0..4).map(|n| fs::read(record.path(n)).unwrap()).collect();
+    let replaced = |n: usize| Replaced { file: name(n), sha256: hex(&hash(&bytes[n])) };
+    chain.append(What::Expired { file: name(0), rule: "age 1d".to_owned() }).unwrap();
+    // Between its seal and its removal.
+    assert_eq!(record.findings(), []);
+    fs::remove_file(record.path(0)).unwrap();
+    let merged = Contents { rows: 6, ..contents(&name(7), b"merged") };
+    let what = What::Merged(Merged { contents: merged, replaced: vec![replaced(1), replaced(2)] });
+    chain.append(what).unwrap();
+    fs::write(record.data_dir().join(".7.tmp"), "x").unwrap();
+    fs::write(record.data_dir().join("statements/.7.tmp"), "merged").unwrap();
+    assert_eq!(record.findings(), []);
+    fs::rename(record.data_dir().join("statements/.7.tmp"), record.data_dir().join(name(7))).unwrap();
+    assert_eq!(record.findings(), []);
+    chain.append(What::File(contents(&name(8), b"8"))).unwrap();
+    fs::write(record.data_dir().join(name(8)), "8").unwrap();
+    assert_eq!(record.findings(), [(name(1), Wrong::Back), (name(2), Wrong::Back)]);
+    fs::remove_file(record.path(1)).unwrap();
+    fs::remove_file(record.path(2)).unwrap();
+    assert_eq!(record.findings(), []);
+    fs::remove_file(record.data_dir().join(name(7))).unwrap();
+    assert_eq!(record.findings(), [(name(7), Wrong::Removed)]);
+}
+
+#[test]
+fn a_file_that_replaces_something_else_is_named() {
+    for (rows, sha256) in [(3, "0".repeat(64)), (4, hex(&hash(name(0).repeat(50).as_bytes())))] {
+        let record = Record::new(1);
+        let mut chain = record.chain().unwrap();
+        let merged = Contents { rows, ..contents(&name(1), b"1") };
+        let replaced = vec![Replaced { file: name(0), sha256 }];
+        chain.append(What::Merged(Merged { contents: merged, replaced })).unwrap();
+        fs::write(record.data_dir().join(name(1)), "1").unwrap();
+        fs::remove_file(record.path(0)).unwrap();
+        assert_eq!(record.findings(), [(name(1), Wrong::Unequal)]);
+    }
+}
+
+#[test]
 fn the_file_of_the_last_seal_may_wait_for_its_name() {
     let record = Record::new(3);
     let hide = |n: usize| {

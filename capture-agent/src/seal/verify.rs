@@ -1,7 +1,6 @@
 //! Whether a record is what was sealed: offline, on the data directory or a copy of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, Read as _};
 use std::path::{Component, Path, PathBuf};
@@ -10,7 +9,9 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::anchor::Head;
-use super::entry::{self, Contents, Line, What};
+use super::claims::Claims;
+use super::entry::{self, Contents, Line};
+use super::finding::{Finding, Wrong};
 use super::hex::hex;
 use super::key::{KeyError, PublicKey};
 use super::{CHAIN, FOLDER, Hasher, PUBLIC_KEY, pieces};
@@ -56,50 +57,6 @@ pub struct Checked {
     pub key: String,
 }
 
-/// Something that is not as it was sealed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// The file in the data directory.
-    pub file: String,
-    /// The line of the chain, from 1; none for what no line tells of.
-    pub line: Option<u64>,
-    /// What is wrong with it.
-    #[serde(flatten)]
-    pub wrong: Wrong,
-}
-
-/// What can be wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "finding", rename_all = "snake_case")]
-pub enum Wrong {
-    /// A sealed file is not there.
-    Removed,
-    /// A sealed file holds something else.
-    Changed,
-    /// A file is there that was never sealed.
-    Added,
-    /// The same file was sealed twice.
-    SealedTwice,
-    /// The line of the chain is no seal.
-    Unreadable,
-    /// The line was not signed by the key.
-    Forged,
-    /// The line does not follow the one before it: lines were removed, added or reordered here.
-    OutOfOrder,
-    /// The chain ends within a line.
-    Torn,
-    /// The chain does not reach as far as an anchor says it did.
-    CutOff {
-        /// The number of the seal that was anchored.
-        anchored: u64,
-    },
-    /// The chain has another seal where the anchor was made.
-    Replaced {
-        /// The number of the seal that was anchored.
-        anchored: u64,
-    },
-}
-
 /// Why nothing can be said.
 #[derive(Debug, Error)]
 pub enum VerifyError {
@@ -142,7 +99,7 @@ pub fn verify(request: &Request, mut progress: impl FnMut(u64, u64)) -> Result<R
     let data_dir = request.data_dir.as_path();
     let anchors = request.anchor.as_deref().map(heads).transpose()?.unwrap_or_default();
     let mut report = Report::default();
-    let mut sealed = Sealed::default();
+    let mut sealed = Claims::default();
     let chains = chains(data_dir)?;
     // Before the chains are read, which a running agent continues: a file is sealed before it is published.
     let mut there = Vec::new();
@@ -165,27 +122,23 @@ pub fn verify(request: &Request, mut progress: impl FnMut(u64, u64)) -> Result<R
         }
     }
     compare_files(data_dir, &sealed, &mut report, &mut progress)?;
+    excuse_removed(request, &mut report)?;
     for file in there {
-        if !sealed.files.contains_key(&file) && !sealed.doubtful.contains(&file) {
-            report.findings.push(Finding { file, line: None, wrong: Wrong::Added });
+        if sealed.files.contains_key(&file) || sealed.doubtful.contains(&file) {
+            continue;
+        }
+        match sealed.gone.get(&file) {
+            // An agent that runs is about to remove it, or the next one will.
+            Some((chain, line)) if report.chains.get(*chain).is_some_and(|chain| chain.seals == *line) => {}
+            // Or has done so since.
+            Some(_) if !data_dir.join(&file).exists() => {}
+            Some((_, line)) => {
+                report.findings.push(Finding { file, line: Some(*line), wrong: Wrong::Back });
+            }
+            None => report.findings.push(Finding { file, line: None, wrong: Wrong::Added }),
         }
     }
     Ok(report)
-}
-
-/// What the chains say of the files.
-#[derive(Default)]
-struct Sealed {
-    files: BTreeMap<String, Entry>,
-    /// Files of lines that nobody signed: something is known to be wrong with them already.
-    doubtful: BTreeSet<String>,
-}
-
-struct Entry {
-    contents: Contents,
-    /// Which chain, and which line of it.
-    chain: usize,
-    line: u64,
 }
 
 /// A chain that was read.
@@ -223,7 +176,7 @@ fn read_chain(
     name: &str,
     index: usize,
     key: &PublicKey,
-    sealed: &mut Sealed,
+    sealed: &mut Claims,
     findings: &mut Vec<Finding>,
 ) -> Result<ChainRead, VerifyError> {
     let unreadable = |source| VerifyError::Unreadable { path: path.to_owned(), source };
@@ -275,18 +228,7 @@ fn read_chain(
             sealed.doubtful.insert(seal.what.file().to_owned());
             continue;
         }
-        match parsed.seal.what {
-            What::File(contents) | What::Found(contents) => {
-                let file = contents.file.clone();
-                let entry = Entry { contents, chain: index, line };
-                if sealed.files.insert(file.clone(), entry).is_some() {
-                    say(&file, Wrong::SealedTwice);
-                }
-            }
-            What::Withdrawn { file } => {
-                sealed.files.remove(&file);
-            }
-        }
+        sealed.take(parsed.seal.what, index, line, say);
     }
     Ok(chain)
 }
@@ -327,7 +269,7 @@ fn heads(path: &Path) -> Result<BTreeMap<String, Vec<Head>>, VerifyError> {
 
 fn compare_files(
     data_dir: &Path,
-    sealed: &Sealed,
+    sealed: &Claims,
     report: &mut Report,
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<(), VerifyError> {
@@ -360,6 +302,25 @@ fn compare_files(
         done += entry.contents.bytes;
         progress(done, total);
     }
+    Ok(())
+}
+
+/// Takes back what is said of files that an agent removed meanwhile, as its chain says by now.
+fn excuse_removed(request: &Request, report: &mut Report) -> Result<(), VerifyError> {
+    if !report.findings.iter().any(|finding| finding.wrong == Wrong::Removed) {
+        return Ok(());
+    }
+    let mut now = Claims::default();
+    for (index, (name, path)) in chains(&request.data_dir)?.into_iter().enumerate() {
+        let key = match &request.public_key {
+            Some(path) => PublicKey::open(path)?,
+            None => PublicKey::open(&path.with_extension(PUBLIC_KEY))?,
+        };
+        read_chain(&path, &name, index, &key, &mut now, &mut Vec::new())?;
+    }
+    report
+        .findings
+        .retain(|finding| finding.wrong != Wrong::Removed || !now.gone.contains_key(&finding.file));
     Ok(())
 }
 
@@ -426,34 +387,6 @@ fn list(data_dir: &Path, folder: &Path, found: &mut Vec<String>) -> Result<(), V
         }
     }
     Ok(())
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, wrong } = self;
-        match wrong {
-            Wrong::Removed => write!(f, "removed       {file}")?,
-            Wrong::Changed => write!(f, "changed       {file}")?,
-            Wrong::Added => write!(f, "added         {file}: nobody sealed it")?,
-            Wrong::SealedTwice => write!(f, "sealed twice  {file}")?,
-            Wrong::Unreadable => write!(f, "unreadable    {file}: no seal")?,
-            Wrong::Forged => write!(f, "forged        {file}: the key did not sign its seal")?,
-            Wrong::OutOfOrder => {
-                write!(f, "out of order  {file}: seals were removed, added or moved before its own")?;
-            }
-            Wrong::Torn => write!(f, "torn          {file}: it ends within a seal")?,
-            Wrong::CutOff { anchored } => {
-                write!(
-                    f,
-                    "cut off       {file}: it reached to seal {anchored} at least, as the anchor says"
-                )?;
-            }
-            Wrong::Replaced { anchored } => {
-                write!(f, "replaced      {file}: seal {anchored} is not the one that was anchored")?;
-            }
-        }
-        line.map_or(Ok(()), |line| write!(f, " (line {line} of its chain)"))
-    }
 }
 
 /// Bytes that are read at once.

@@ -200,6 +200,23 @@ pub static RECOVERED_ROWS: Metric =
 pub static JOURNAL_ERRORS: Metric =
     Metric::counter("capture_journal_errors_total", "Attempts to write the journal that failed");
 
+/// Files that a rule of retention removed.
+pub static EXPIRED_FILES: Metric =
+    Metric::counter("capture_expired_files_total", "Files of the record that a rule of retention removed");
+/// Files that were merged.
+pub static MERGED_FILES: Metric =
+    Metric::counter("capture_merged_files_total", "Files of the record that others took the place of");
+/// Files that a rule of retention would remove.
+pub static OVERDUE_FILES: Metric = Metric::gauge(
+    "capture_overdue_files",
+    "Files of the record that stay past their time: they are held, or not confirmed to be uploaded",
+);
+/// Rounds of keeping the record that failed.
+pub static KEEP_ERRORS: Metric = Metric::counter(
+    "capture_keep_errors_total",
+    "Times that files of the record could not be removed or merged as configured",
+);
+
 /// Size of the ring between kernel and agent.
 pub static RING_SIZE: Metric =
     Metric::gauge("capture_ring_size_bytes", "Size of the ring between kernel and agent");
@@ -275,6 +292,10 @@ pub static ALL: &[&Metric] = &[
     &JOURNAL_SEGMENTS,
     &RECOVERED_ROWS,
     &JOURNAL_ERRORS,
+    &EXPIRED_FILES,
+    &MERGED_FILES,
+    &OVERDUE_FILES,
+    &KEEP_ERRORS,
     &RING_SIZE,
     &RING_USED,
     &COMMIT_AGE,

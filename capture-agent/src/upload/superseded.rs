@@ -6,7 +6,8 @@ use crate::seal::{Contents, What};
 pub(super) fn stored(what: &What) -> Option<&Contents> {
     match what {
         What::File(contents) | What::Found(contents) => Some(contents),
-        What::Withdrawn { .. } => None,
+        What::Merged(merged) => Some(&merged.contents),
+        What::Withdrawn { .. } | What::Expired { .. } => None,
     }
 }
 
@@ -14,7 +15,8 @@ pub(super) fn stored(what: &What) -> Option<&Contents> {
 /// one is. A file that merely expired on its host is none of them: how long the storage keeps it, its own rules decide.
 pub(super) fn superseded(what: &What) -> Vec<&str> {
     match what {
-        What::File(_) | What::Found(_) => Vec::new(),
+        What::File(_) | What::Found(_) | What::Expired { .. } => Vec::new(),
         What::Withdrawn { file } => vec![file],
+        What::Merged(merged) => merged.replaced.iter().map(|replaced| replaced.file.as_str()).collect(),
     }
 }

@@ -50,21 +50,31 @@ pub(super) fn run(what: &str, kernel: &Kernel, jobs: &[Job]) -> Result<Visit> {
     let shared = folder.path().join("shared");
     fs::create_dir(&shared)?;
     fs::write(shared.join("guest.sh"), include_str!("guest.sh"))?;
-    fs::write(shared.join("jobs.sh"), script(jobs))?;
     fs::write(shared.join("kept"), kept()?)?;
-    // A guest that hangs is ended from outside, also when this program is killed; its console is part of the error.
-    let mut qemu = Command::new("setpriv");
-    qemu.args(["--pdeathsig=TERM", "timeout", "--kill-after=5", &LIMIT.as_secs().to_string()]);
-    qemu.args(machine(kernel, &initramfs, &shared));
-    let console = shell::heard(what, &mut qemu);
-    let read = |name: &str| fs::read_to_string(shared.join(name)).unwrap_or_default();
-    let release = read("release").trim().to_owned();
-    if !shared.join("over").exists() {
+    for _ in 0..BOOTS {
+        let left = jobs.iter().filter(|job| !shared.join(format!("{}.ended", job.name)).exists());
+        fs::write(shared.join("jobs.sh"), script(left))?;
+        // A guest that hangs is ended from outside, also when this program is killed.
+        let mut qemu = Command::new("setpriv");
+        qemu.args(["--pdeathsig=TERM", "timeout", "--kill-after=5", &LIMIT.as_secs().to_string()]);
+        qemu.args(machine(kernel, &initramfs, &shared));
+        let console = shell::heard(what, &mut qemu);
+        if shared.join("over").exists() {
+            break;
+        }
         // A kernel that panics leaves its words on the console alone.
+        let hung = console.is_err();
         let words = console.unwrap_or_else(|error| format!("{error:#}"));
         println!("the guest ended before its jobs did; its console's last words:\n{}", tail(&words));
+        let report = REPORTS.into_iter().find(|report| words.contains(report));
+        ensure!(report.is_none(), "the kernel {} failed, as its console says", kernel.version);
+        if hung {
+            break;
+        }
     }
-    ensure!(!release.is_empty(), "the guest did not reach its jobs");
+    let read = |name: &str| fs::read_to_string(shared.join(name)).unwrap_or_default();
+    let release = read("release").trim().to_owned();
+    ensure!(!release.is_empty(), "the guest did not reach its jobs; the console's last words are above");
     let ended = |job: &Job| {
         let said = fs::read(shared.join(format!("{}.said", job.name))).unwrap_or_default();
         let ended = read(&format!("{}.ended", job.name));
@@ -99,7 +109,7 @@ fn initramfs(kernel: &Kernel, folder: &TempDir) -> Result<PathBuf> {
 }
 
 /// The jobs as the guest's shell reads them.
-fn script(jobs: &[Job]) -> String {
+fn script<'a>(jobs: impl IntoIterator<Item = &'a Job>) -> String {
     let mut script = String::new();
     for (name, value) in environment() {
         let _ = writeln!(script, "export {name}={}", quoted(&value));
@@ -192,6 +202,12 @@ fn machine(kernel: &Kernel, initramfs: &Path, shared: &Path) -> Vec<String> {
     words
 }
 
+/// An emulated machine may end of itself, without a word from its kernel; then the jobs that are left get another one.
+const BOOTS: usize = 2;
+
+/// What a kernel says of its own failures.
+const REPORTS: [&str; 4] = ["Kernel panic", "BUG: ", "Oops: ", "general protection fault"];
+
 /// Lines of the console to show when the guest ends early.
 const LAST_LINES: usize = 120;
 
@@ -206,7 +222,7 @@ mod tests {
     fn the_guests_shell_reads_every_word_as_it_is() {
         let command = vec!["/bin/echo".to_owned(), "it's $HOME; two words".to_owned()];
         let job = Job { name: "a.b".to_owned(), command, environment: vec![("V", "x y".to_owned())] };
-        let script = format!("run() {{ shift; \"$@\"; }}\n{}", script(&[job]));
+        let script = format!("run() {{ shift; \"$@\"; }}\n{}", script([&job]));
         let said = shell::read(Command::new("sh").args(["-c", &script])).unwrap();
         assert_eq!(said, "it's $HOME; two words\n");
     }

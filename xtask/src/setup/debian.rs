@@ -60,6 +60,8 @@ fn missing(purpose: For) -> Vec<&'static str> {
         need(program("krb5kdc"), &["krb5-kdc"]);
         need(program("kadmin.local"), &["krb5-admin-server"]);
         need(program("kinit"), &["krb5-user"]);
+        // A file system with quotas that hold for root as well.
+        need(program("mkfs.btrfs"), &["btrfs-progs"]);
         // Spark reads object storage through a mount, and needs Java.
         need(program("s3fs"), &["s3fs"]);
         need(program("java"), &["default-jre-headless"]);

@@ -109,7 +109,7 @@ fn position(room: &str) -> Option<usize> {
 }
 
 /// In the order in which data flows.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "telemetry",
     "probes",
     "streams",
@@ -126,6 +126,7 @@ const ORDER: [&str; 18] = [
     "approvals",
     "enforce",
     "read",
+    "keep",
     "config",
     "cli",
 ];

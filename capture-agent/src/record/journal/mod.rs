@@ -435,6 +435,11 @@ fn empty_frame() -> Vec<u8> {
     buffer
 }
 
+/// The first position of the oldest segment in `folder`: no row before it can be replayed.
+pub(super) fn oldest(folder: &Path) -> io::Result<Lsn> {
+    Ok(segment::list(folder)?.first().map_or(Lsn(0), |(first, _)| *first))
+}
+
 /// Reads bytes as if they were a segment behind its header: for fuzzing. Yields the number of records, and how many
 /// of them are malformed.
 #[doc(hidden)]
