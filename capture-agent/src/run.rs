@@ -6,6 +6,7 @@
 
 mod approving;
 mod capture;
+mod cores;
 mod decisions;
 mod detach;
 mod events;
@@ -63,6 +64,7 @@ use crate::upload::Upload;
 /// at the end.
 pub fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
     rights::give_up(&options.config)?;
+    cores::forbid();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(supervise(options))
 }
@@ -91,7 +93,8 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     let keeper = keep(&config, &recorder)?;
     let archive = recorder.archive().clone();
     let upload = config.upload.as_ref().map(|upload| upload.settings(&config.data_dir, &config.node));
-    let upload = upload.map(Upload::start).transpose()?;
+    let (declare, backlogs) = std::sync::mpsc::sync_channel(BACKLOGS);
+    let upload = upload.map(|settings| Upload::start(settings, declare)).transpose()?;
     decisions::policy_loaded(&config, options.config_file.as_deref(), &mut recorder);
     let access = rights::access(&config)?;
     let pins = Pins::of(&config.kernel.pin_dir, &config.data_dir);
@@ -123,6 +126,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         backends,
         overruns: Overruns::default(),
         reloads,
+        backlogs,
         on_stop: config.kernel.on_stop,
         began: monotonic_now(),
         metrics_file: options.metrics_file,
@@ -191,6 +195,9 @@ fn keep(config: &Config, recorder: &Recorder) -> anyhow::Result<Keeper> {
     let settings = keep::Settings { rules, compaction, uploads, ..keep::Settings::default() };
     Ok(Keeper::start(recorder.archive().clone(), settings)?)
 }
+
+/// What the uploader may say of its backlog within a tick; it says one thing, or the other.
+const BACKLOGS: usize = 16;
 
 /// How often the configuration file is looked at.
 const LOOK_AT_FILE: Duration = Duration::from_secs(1);

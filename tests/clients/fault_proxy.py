@@ -6,6 +6,7 @@ Prints its port. Moods:
 good    passes all on
 storm   every fourth request meets a failure, of each kind in turn
 slow    passes 256 KiB a second
+stalls  stops in the middle of the first PUT of a file, and of the first answers 404 and 200 to a GET of one, and says no more
 silent  takes requests and does not answer
 expired refuses credentials, as S3 does when a session token is over
 google  makes fake-gcs-server answer as Google's XML API does: it takes PUTs of signed URLs only, for its own name, and
@@ -26,6 +27,7 @@ SERVER, FOLDER = int(sys.argv[1]), pathlib.Path(sys.argv[2])
 KINDS = ["500", "503", "cut off", "answer lost", "half an answer"]
 FAILURES = itertools.cycle(failure for kind in KINDS for failure in [kind, "", "", ""])
 LOCK = threading.Lock()
+STALLS = {"PUT", "GET 404", "GET 200"}
 PIECE = 16 << 10
 
 
@@ -37,9 +39,7 @@ class Handler(BaseHTTPRequestHandler):
         with LOCK:
             failure = next(FAILURES) if mood == "storm" else ""
             length = int(self.headers["Content-Length"] or 0)
-            request = {"method": self.command, "path": self.path, "bytes": length, "mood": mood, "failure": failure}
-            with (FOLDER / "requests").open("a") as file:
-                file.write(json.dumps(request) + "\n")
+            self.note(length, mood, failure)
         if self.headers["Transfer-Encoding"]:
             return self.answer(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
         if mood == "silent":
@@ -47,6 +47,9 @@ class Handler(BaseHTTPRequestHandler):
         if failure == "cut off":
             self.rfile.read(length // 2)
             return self.hang_up()
+        if self.stalls(mood, "PUT"):
+            self.rfile.read(length // 2)
+            time.sleep(600)
         body = self.take(length, mood)
         if mood == "expired":
             return self.answer(400, "ExpiredToken", "The provided token has expired.")
@@ -77,11 +80,28 @@ class Handler(BaseHTTPRequestHandler):
         if failure == "half an answer":
             self.wfile.write(data[: len(data) // 2])
             return self.hang_up()
+        if self.stalls(mood, f"GET {status}"):
+            self.wfile.write(data[: len(data) // 2])
+            self.wfile.flush()
+            time.sleep(600)
         for begin in range(0, len(data), PIECE):
             self.wfile.write(data[begin : begin + PIECE])
             self.rest(PIECE, mood)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do
+
+    def note(self, length, mood, failure):
+        request = {"method": self.command, "path": self.path, "bytes": length, "mood": mood, "failure": failure}
+        with (FOLDER / "requests").open("a") as file:
+            file.write(json.dumps(request) + "\n")
+
+    def stalls(self, mood, kind):
+        with LOCK:
+            if mood != "stalls" or ".parquet" not in self.path or self.command != kind[:3] or kind not in STALLS:
+                return False
+            STALLS.remove(kind)
+            self.note(0, mood, f"stalled {kind}")
+            return True
 
     def take(self, length, mood):
         body = bytearray()

@@ -5,6 +5,7 @@
 //! The tests run as root. What is missing on the machine fails a test and says so; nothing is skipped.
 
 pub mod agent;
+pub mod canary;
 pub mod captured;
 pub mod certificates;
 pub mod clients;

@@ -1,15 +1,15 @@
 //! What is masked reaches no file: canaries are planted wherever a value can be, and none is found.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use tests::agent::{Finished, QUICK_ROTATION};
+use tests::canary::{canary, is_nowhere};
 use tests::record::Statement;
 use tests::wire::{Wire, frontend};
-use tests::{Agent, AgentOptions, Server, clients, deps, record};
+use tests::{Agent, AgentOptions, Server, clients, deps};
 
 const RULES: &str = r#"
 [[mask]]
@@ -22,26 +22,11 @@ const TABLES: &str = "create table customers (id int primary key, name text, ssn
     create view customer_view as select id as number, email as contact from customers; \
     insert into orders select n, n, n * 10 from generate_series(1, 5) n";
 
-/// A word that stands nowhere else.
-fn canary() -> String {
-    format!("zq{:016x}", RandomState::new().hash_one("canary"))
-}
-
 fn masking(rules: &str) -> anyhow::Result<(Server, Agent)> {
     let server = Server::start()?;
     server.psql(TABLES)?;
     let agent = AgentOptions::default().server(&server).config(QUICK_ROTATION).config(rules).start()?;
     Ok((server, agent))
-}
-
-/// Nothing that the agent has written has the canary in it.
-fn is_nowhere(canary: &str, data: &Path, stderr: &str) -> anyhow::Result<()> {
-    let hexadecimal: String = canary.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let upper = canary.to_uppercase();
-    let found = record::find(data, &[canary, &upper, &hexadecimal])?;
-    ensure!(found.is_empty(), "found in files: {found:?}");
-    ensure!(!stderr.contains(canary), "found in the log: {stderr}");
-    Ok(())
 }
 
 fn with<'f>(finished: &'f Finished, part: &str) -> anyhow::Result<&'f Statement> {

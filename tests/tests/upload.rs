@@ -85,7 +85,67 @@ fn a_server_that_is_killed_and_comes_back_gets_all_that_waited() -> anyhow::Resu
     })?;
     storage.start_again()?;
     says(&agent, "the storage takes files again")?;
+    says(&agent, "less waits to be uploaded than the limit again")?;
     work(&server, "select 'after'")?;
+    server.wait_idle()?;
+    let finished = agent.stop()?;
+    finished.verify()?;
+    arrived(&storage, &[data.path()])?;
+    let declared = finished.record.decisions_of("upload_backlog");
+    let reasons: Vec<_> = declared.iter().filter_map(|row| row.reason.as_deref()).collect();
+    ensure!(
+        reasons == ["more waits than `upload.backlog_bytes`", "less waits again"],
+        "what is declared is {reasons:?}"
+    );
+    let message = declared[0].message.as_deref().unwrap_or_default();
+    ensure!(message.ends_with("bytes wait to be uploaded; 10000 bytes may"), "{message}");
+    Ok(())
+}
+
+/// A storage that takes little in a second gets all, and keeps neither sessions nor the record waiting.
+#[test]
+fn a_storage_that_is_slow_gets_all_and_delays_nobody() -> anyhow::Result<()> {
+    let storage = ObjectStorage::start(Kind::S3)?;
+    let proxy = FaultProxy::start(&storage, "slow")?;
+    let server = Server::start()?;
+    let data = tempfile::tempdir()?;
+    let config = storage.config_through(proxy.port()) + "drain_seconds = 60\n";
+    let agent = options(&server, data.path(), &config, "node").start()?;
+    work(&server, "select md5(random()::text) from generate_series(1, 40000)")?;
+    wait::until("a large file to be on its way", PATIENCE, || {
+        let requests = proxy.requests()?;
+        Ok(requests.iter().any(|request| request.method == "PUT" && request.bytes > 500_000).then_some(()))
+    })?;
+    let (confirmed, published) = (confirmed(data.path()), files(data.path())?.len());
+    work(&server, "select 'meanwhile'")?;
+    wait::until("the next files to be published", Duration::from_secs(3), || {
+        Ok((files(data.path())?.len() > published).then_some(()))
+    })?;
+    ensure!(self::confirmed(data.path()) == confirmed, "the large file was stored too soon to tell");
+    server.wait_idle()?;
+    agent.stop()?.verify()?;
+    arrived(&storage, &[data.path()])?;
+    Ok(())
+}
+
+/// It stops in the middle of a file, and later in the middle of giving one back, without a word or an end.
+#[test]
+fn a_storage_that_stops_in_the_middle_is_asked_again() -> anyhow::Result<()> {
+    let storage = ObjectStorage::start(Kind::S3)?;
+    let proxy = FaultProxy::start(&storage, "stalls")?;
+    let server = Server::start()?;
+    let data = tempfile::tempdir()?;
+    let config = storage.config_through(proxy.port()) + "drain_seconds = 60\n";
+    let agent = options(&server, data.path(), &config, "node").start()?;
+    // A PUT, the answer that there is no such object, and the object itself, as it is read back.
+    for failure in ["stalled PUT", "stalled GET 404", "stalled GET 200"] {
+        work(&server, &format!("select '{failure}'"))?;
+        wait::until(failure, 2 * PATIENCE, || {
+            Ok(proxy.requests()?.iter().any(|request| request.failure == failure).then_some(()))
+        })?;
+    }
+    says(&agent, "the storage does not take files")?;
+    says(&agent, "the storage takes files again")?;
     server.wait_idle()?;
     agent.stop()?.verify()?;
     arrived(&storage, &[data.path()])?;

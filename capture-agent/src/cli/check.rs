@@ -245,7 +245,7 @@ fn print(explanation: &Explanation, with_statement: bool, out: &mut impl Write) 
 }
 
 fn print_masking(masking: &Explained, out: &mut impl Write) -> anyhow::Result<()> {
-    if masking.rules.is_empty() && masking.masked == 0 {
+    if masking.rules.is_empty() && masking.masked == 0 && masking.params.is_empty() {
         return Ok(());
     }
     writeln!(out, "\nmasking")?;
@@ -255,6 +255,9 @@ fn print_masking(masking: &Explained, out: &mut impl Write) -> anyhow::Result<()
     if let Some(sql) = &masking.sql {
         writeln!(out, "  masked in the text: {}", masking.masked)?;
         writeln!(out, "  recorded as: {sql}")?;
+    }
+    if !masking.params.is_empty() {
+        writeln!(out, "  parameters masked: {}", masking.params.join(", "))?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod from;
 use super::outputs::{Output, Outputs, Table, either};
 use super::rules::{Applies, Rules};
 use super::scope::{Derived, Item, Source, figured, names};
+use super::tables::Columns;
 use crate::sql::tree::{Node, Value};
 
 /// Walks through one statement.
@@ -24,6 +25,10 @@ pub(super) struct Lineage<'t, 'r> {
     pub(super) literals: Vec<(i32, Applies)>,
     /// Parameters that are, by number.
     pub(super) params: Vec<(i32, Applies)>,
+    /// The columns of a table that the statement may name without them.
+    pub(super) columns: Option<(&'r Table, &'r Columns)>,
+    /// The last table that it names so.
+    pub(super) unnamed: Option<Table>,
     ctes: Vec<(&'t str, Rc<Derived<'t>>)>,
     scopes: Vec<Vec<Item<'t>>>,
     /// Queries whose constants are all masked.
@@ -37,6 +42,8 @@ impl<'t, 'r> Lineage<'t, 'r> {
             touched: None,
             literals: Vec::new(),
             params: Vec::new(),
+            columns: None,
+            unnamed: None,
             ctes: Vec::new(),
             scopes: Vec::new(),
             spoiled: HashSet::new(),

@@ -12,6 +12,7 @@ mod lineage;
 mod literal;
 mod message;
 mod outputs;
+mod params;
 mod patterns;
 mod plan;
 mod rules;
@@ -19,6 +20,7 @@ mod scope;
 mod secrets;
 mod sink;
 mod strategy;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -27,17 +29,18 @@ pub use sink::Masked;
 pub use strategy::{Key, REDACTED};
 
 use learned::Learned;
-use outputs::Outputs;
+use outputs::{Outputs, Table};
 use plan::Plan;
 use rules::Rules;
 use sink::RowPlan;
+use tables::{Changes, Columns, Tables};
 use values::{Masking, Sent};
 
-use crate::policy::{MaskRule, Policy, SessionFacts};
-use crate::session::SessionInfo;
+use crate::policy::{MaskRule, Policy, SessionFacts, StatementFacts};
 use crate::session::value::Encoding;
-use crate::sql::Limits;
+use crate::session::{Protocol, SessionInfo};
 use crate::sql::cache::RecentTexts;
+use crate::sql::{Analyzer, Limits};
 
 /// Knows the rules, and what they mean for the texts seen of late.
 #[derive(Debug)]
@@ -49,6 +52,11 @@ pub struct Masker {
     /// Changes with the rules.
     generation: u64,
     learned: Learned,
+    /// Whether any rule is about columns, so that tables are of interest.
+    have_columns: bool,
+    changes: Changes,
+    /// Tells what statements do, if a rule asks.
+    analyzer: Option<Box<Analyzer>>,
     clear: Arc<Plan>,
     masked: u64,
 }
@@ -74,6 +82,9 @@ pub struct SessionMasks {
     /// What comes back of prepared statements and cursors.
     names: HashMap<String, Outputs>,
     row: Option<RowPlan>,
+    /// The columns of tables, and what they mean for the text that was executed last.
+    tables: Tables,
+    told: Option<(Arc<str>, Arc<Plan>)>,
 }
 
 /// What the rules mean, for people.
@@ -83,6 +94,8 @@ pub struct Explained {
     pub rules: Vec<String>,
     /// How many constants of the text are masked.
     pub masked: u32,
+    /// The parameters that are: `$2`, or `all`.
+    pub params: Vec<String>,
     /// The text as it would be recorded; none if there is none.
     pub sql: Option<String>,
 }
@@ -106,6 +119,9 @@ impl Masker {
             sets: Vec::new(),
             generation: 0,
             learned: Learned::default(),
+            have_columns: false,
+            changes: Changes::default(),
+            analyzer: None,
             clear: Arc::new(Plan::clear()),
             masked: 0,
         };
@@ -116,6 +132,7 @@ impl Masker {
     /// Other rules hold from now on.
     pub fn set_rules(&mut self, policy: &Policy) {
         self.rules = policy.mask_rules().to_vec();
+        self.have_columns = self.rules.iter().any(|rule| !rule.columns.is_empty());
         self.generation += 1;
         self.sets.clear();
         self.set(Vec::new());
@@ -178,8 +195,9 @@ impl Masker {
         let set = self.set(about);
         let plan = text.map(|text| self.plan(set, text, setting));
         let masked = plan.as_ref().map_or(0, |plan| plan.count);
+        let params = plan.as_ref().map(|plan| plan.params.words()).unwrap_or_default();
         let sql = plan.zip(text).map(|(plan, text)| plan.text.as_deref().unwrap_or(text).to_owned());
-        Explained { rules, masked, sql }
+        Explained { rules, masked, params, sql }
     }
 
     fn set(&mut self, about: Vec<usize>) -> usize {
@@ -194,15 +212,32 @@ impl Masker {
 
     /// What of a text is masked.
     fn plan(&mut self, set: usize, text: &Arc<str>, standard_conforming_strings: bool) -> Arc<Plan> {
-        let Set { rules, plans, .. } = &mut self.sets[set].1;
+        let plans = &mut self.sets[set].1.plans;
         let key = plans.key(text, standard_conforming_strings);
         if let Some(plan) = plans.find(key, text) {
             return Arc::clone(plan);
         }
-        let plan = Plan::of(text, standard_conforming_strings, rules, self.key.as_ref(), Limits::default());
-        let plan = if plan.is_clear() { Arc::clone(&self.clear) } else { Arc::new(plan) };
-        plans.note(key, text, &plan);
+        let plan = self.plan_with(set, text, standard_conforming_strings, None);
+        self.sets[set].1.plans.note(key, text, &plan);
         plan
+    }
+
+    /// The same, with the columns of a table that the text names without them.
+    fn plan_with(
+        &mut self,
+        set: usize,
+        text: &Arc<str>,
+        standard_conforming_strings: bool,
+        columns: Option<(&Table, &Columns)>,
+    ) -> Arc<Plan> {
+        let rules = &self.sets[set].1.rules;
+        let mut plan = Plan::of(text, standard_conforming_strings, rules, self.key.as_ref(), columns);
+        let facts = rules.ask_about_statements().then(|| {
+            let analysis = self.analyzer.get_or_insert_default().analyze(text, standard_conforming_strings);
+            StatementFacts::new(Arc::clone(text), Protocol::Extended, analysis)
+        });
+        plan.params.join(rules.params(facts.as_ref()));
+        if plan.is_clear() { Arc::clone(&self.clear) } else { Arc::new(plan) }
     }
 }
 
@@ -228,7 +263,7 @@ impl SessionMasks {
             encrypted: info.tls || info.gss_encrypted,
             pod: info.origin.server.pod.is_some(),
         });
-        self.row = None;
+        (self.row, self.told) = (None, None);
         let about = if masker.rules.is_empty() {
             Vec::new()
         } else {
@@ -241,6 +276,7 @@ impl SessionMasks {
         if set != self.set {
             // What was found under other rules says nothing under these.
             self.names.clear();
+            self.tables.forget();
         }
         self.set = set;
     }

@@ -1,15 +1,19 @@
 //! What of a statement is masked, found once for each text.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+use regex::Regex;
 
 use super::lineage::Lineage;
 use super::literal::{self, Marks, Rewritten, rewrite, rewrite_patterns};
-use super::outputs::{Output, Outputs, either};
+use super::outputs::{Output, Outputs, Table, either};
+use super::params::Params;
 use super::rules::{ALWAYS, Applies, Rules};
 use super::scope::names;
 use super::secrets;
 use super::strategy::Key;
-use crate::session::lexer::Lexer;
+use super::tables::Columns;
+use crate::session::lexer::{Lexer, TokenKind};
 use crate::sql::tree::{Node, Value};
 use crate::sql::{Limits, with_tree};
 
@@ -32,26 +36,8 @@ pub(super) struct Plan {
     pub(super) defines: Option<(String, Outputs)>,
     /// What it executes or fetches from.
     pub(super) uses: Option<String>,
-}
-
-/// Which parameters are masked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Params {
-    /// Those with these numbers, from 1.
-    Some(Vec<(usize, Applies)>),
-    All(Applies),
-}
-
-impl Params {
-    /// The rule of the parameter at `index`, from 0.
-    pub(super) fn at(&self, index: usize) -> Option<Applies> {
-        match self {
-            Self::All(rule) => Some(*rule),
-            Self::Some(list) => {
-                list.iter().filter(|(number, _)| *number == index + 1).map(|(_, rule)| *rule).min()
-            }
-        }
-    }
+    /// The table of which it names no columns, though it stores in them or copies them.
+    pub(super) unnamed: Option<Table>,
 }
 
 impl Plan {
@@ -61,12 +47,13 @@ impl Plan {
             text: None,
             count: 0,
             values: Vec::new(),
-            params: Params::Some(Vec::new()),
+            params: Params::default(),
             outputs: Outputs::CLEAR,
             copied: Outputs::CLEAR,
             touched: None,
             defines: None,
             uses: None,
+            unnamed: None,
         }
     }
 
@@ -76,14 +63,16 @@ impl Plan {
             && self.touched.is_none()
             && self.defines.is_none()
             && self.uses.is_none()
-            && self.params == Params::Some(Vec::new())
+            && self.params.is_empty()
     }
 
     /// Of a statement whose text was not seen.
     pub(super) fn unseen(rules: &Rules) -> Self {
-        let Some(rule) = rules.any_column() else { return Self::clear() };
+        let mut params = Params::all(rules.any_column());
+        params.join(rules.params(None));
+        let Some(rule) = rules.any_column() else { return Self { params, ..Self::clear() } };
         Self {
-            params: Params::All(rule),
+            params,
             outputs: Outputs::All(Some(rule)),
             copied: Outputs::All(Some(rule)),
             touched: Some(rule),
@@ -93,23 +82,26 @@ impl Plan {
         }
     }
 
-    /// Of a text.
+    /// Of a text. `columns` are those of the table that it names without them, if they are known.
     pub(super) fn of(
         text: &str,
         standard_conforming_strings: bool,
         rules: &Rules,
         key: Option<&Key>,
-        limits: Limits,
+        columns: Option<(&Table, &Columns)>,
     ) -> Self {
+        let limits = Limits::default();
         let secret = secrets::may_have(text);
         let (mut plan, mut marks) = (Self::clear(), Marks::default());
-        let about = rules.may_be_about(text) || (rules.have_columns() && names_another(text));
-        if !about && !secret && !rules.have_patterns() && rules.params().is_none() {
+        let about = rules.may_be_about(text)
+            || ((rules.have_columns() || rules.have_params())
+                && names_another(text, standard_conforming_strings));
+        if !about && !secret && !rules.have_patterns() {
             return plan;
         }
         if about || secret {
             let read = with_tree(text, standard_conforming_strings, limits, |tree| {
-                let found = about.then(|| read(tree, rules));
+                let found = about.then(|| read(tree, rules, columns));
                 let secrets = secret.then(|| secrets::marks(tree, text, standard_conforming_strings));
                 (found, secrets.unwrap_or_default())
             });
@@ -155,9 +147,6 @@ impl Plan {
             plan.count = rewritten.count.max(1);
             plan.values = rewritten.values;
         }
-        if let Some(rule) = rules.params() {
-            plan.params = Params::All(rule);
-        }
         plan
     }
 }
@@ -183,12 +172,14 @@ struct Found {
     strings: Option<Applies>,
 }
 
-fn read(tree: &Node, rules: &Rules) -> Found {
+fn read(tree: &Node, rules: &Rules, columns: Option<(&Table, &Columns)>) -> Found {
     let mut lineage = Lineage::new(rules);
     let mut plan = Plan::clear();
     let mut strings = None;
     let statements: Vec<&Node> =
         tree.list("stmts").iter().filter_map(Value::as_node).filter_map(|raw| raw.node("stmt")).collect();
+    // Of several, one may change what the name means to the next.
+    lineage.columns = columns.filter(|_| statements.len() == 1);
     for statement in &statements {
         let (outputs, copied) = (plan.outputs.clone(), plan.copied.clone());
         strings = either(strings, of_statement(statement, &mut lineage, &mut plan));
@@ -199,9 +190,15 @@ fn read(tree: &Node, rules: &Rules) -> Found {
         }
     }
     plan.touched = lineage.touched;
+    plan.unnamed = lineage.unnamed.take();
     let number = |number: i32| usize::try_from(number).ok();
-    plan.params =
-        Params::Some(lineage.params.iter().filter_map(|(at, rule)| Some((number(*at)?, *rule))).collect());
+    for (at, rule) in &lineage.params {
+        number(*at).into_iter().for_each(|number| plan.params.add(number, *rule));
+    }
+    if statements.len() > 1 && plan.uses.take().is_some() {
+        // What comes back of one says nothing of the others.
+        plan.outputs = Outputs::All(rules.any_column());
+    }
     let at = lineage.literals.iter().filter_map(|(at, rule)| Some((number(*at)?, *rule))).collect();
     Found { plan, at, strings }
 }
@@ -267,13 +264,13 @@ fn of_statement<'t>(statement: &'t Node, lineage: &mut Lineage<'t, '_>, plan: &m
         "ExecuteStmt" => {
             plan.uses = Some(name("name"));
             plan.outputs = Outputs::All(rules.any_column());
-            // What they are compared with or stored in is not known from here.
-            if let Some(rule) = rules.any_column() {
-                statement
-                    .list("params")
-                    .iter()
-                    .filter_map(Value::as_node)
-                    .for_each(|node| lineage.mark(node, rule));
+            // What they are compared with or stored in is not known from here, nor whose parameters they are.
+            let params = rules.params(None);
+            for (at, node) in statement.list("params").iter().filter_map(Value::as_node).enumerate() {
+                if let Some(rule) = either(rules.any_column(), params.at(at)) {
+                    lineage.touched = either(lineage.touched, Some(rule));
+                    lineage.mark(node, rule);
+                }
             }
         }
         "FetchStmt" => {
@@ -318,6 +315,7 @@ fn copy<'t>(statement: &'t Node, lineage: &mut Lineage<'t, '_>, plan: &mut Plan)
     let relation = statement.node("relation")?;
     let table = lineage.table(relation);
     let columns = names(statement.list("attlist"));
+    let columns = if columns.is_empty() { lineage.columns_of(&table) } else { columns };
     plan.copied = if columns.is_empty() {
         Outputs::All(lineage.rules.relation(&table.relation()))
     } else {
@@ -353,16 +351,21 @@ fn tables(node: &Node, lineage: &mut Lineage<'_, '_>) {
     }
 }
 
-/// Whether the text begins with a word that names a prepared statement or a cursor.
-fn names_another(text: &str) -> bool {
-    let begin = text.trim_start();
-    let word = begin.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-    let words = ["prepare", "execute", "declare", "fetch", "move"];
-    // A comment may stand before it.
-    begin.starts_with("/*")
-        || begin.starts_with("--")
-        || words.iter().any(|known| word.eq_ignore_ascii_case(known))
+/// Whether a statement of the text may name a prepared statement or a cursor, wherever it stands: behind a comment, or
+/// within EXPLAIN or CREATE TABLE AS.
+fn names_another(text: &str, standard_conforming_strings: bool) -> bool {
+    NAMES_ANOTHER.is_match(text)
+        && Lexer::new(text, standard_conforming_strings).any(|token| {
+            // Not a word within a string, such as a function's body.
+            token.kind == TokenKind::Word
+                && NAMES_ANOTHER.is_match(text.get(token.range()).unwrap_or_default())
+        })
 }
+
+static NAMES_ANOTHER: LazyLock<Regex> = LazyLock::new(|| {
+    // A constant that the tests look at.
+    Regex::new(r"(?i)\b(?:prepare|execute|declare|fetch|move)\b").unwrap_or_else(|_| unreachable!())
+});
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The rules that are about one session, taken together.
 
-use crate::policy::{ColumnPattern, MaskRule, Strategy, ValuePattern};
+use super::params::Params;
+use crate::policy::{ColumnPattern, MaskRule, ParamMask, StatementFacts, Strategy, ValuePattern};
 
 /// The rule that masks something: of several, the first one in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,7 +16,7 @@ pub(super) struct Rules {
     strategies: Vec<Strategy>,
     columns: Vec<(ColumnPattern, Applies)>,
     patterns: Vec<(ValuePattern, Applies)>,
-    params: Option<Applies>,
+    params: Vec<(ParamMask, Applies)>,
     /// The tables' names in lower case; none if a rule is about columns of any table.
     tables: Option<Vec<String>>,
 }
@@ -34,7 +35,7 @@ impl Rules {
                 all.columns.push((column.clone(), applies));
             }
             all.patterns.extend(rule.patterns.iter().map(|pattern| (*pattern, applies)));
-            all.params = all.params.or(rule.params.then_some(applies));
+            all.params.extend(rule.params.clone().map(|params| (params, applies)));
         }
         all
     }
@@ -64,9 +65,26 @@ impl Rules {
         !self.patterns.is_empty()
     }
 
-    /// The rule about all parameters.
-    pub(super) fn params(&self) -> Option<Applies> {
-        self.params
+    /// Whether any is about parameters by their numbers, or all of them.
+    pub(super) fn have_params(&self) -> bool {
+        !self.params.is_empty()
+    }
+
+    /// Whether what a statement does decides about its parameters.
+    pub(super) fn ask_about_statements(&self) -> bool {
+        self.params.iter().any(|(params, _)| params.asks())
+    }
+
+    /// The parameters of a statement that are masked by their numbers; without a statement, those of any.
+    pub(super) fn params(&self, stmt: Option<&StatementFacts>) -> Params {
+        let mut all = Params::default();
+        for (params, rule) in self.params.iter().filter(|(params, _)| params.is_about(stmt)) {
+            match &params.numbers {
+                Some(numbers) => numbers.iter().for_each(|number| all.add(usize::from(*number), *rule)),
+                None => all.add_all(*rule),
+            }
+        }
+        all
     }
 
     /// The rule for what may be of any masked column.

@@ -43,9 +43,20 @@ impl<'m, S: Sink> Masked<'m, S> {
     }
 
     fn plan(&mut self, sql: Option<&Arc<str>>, info: &SessionInfo) -> Arc<Plan> {
-        match sql {
-            Some(text) => self.masker.plan(self.session.set, text, info.standard_conforming_strings),
-            None => Arc::clone(&self.masker.sets[self.session.set].1.unseen),
+        let Some(text) = sql else { return Arc::clone(&self.masker.sets[self.session.set].1.unseen) };
+        let plan = self.masker.plan(self.session.set, text, info.standard_conforming_strings);
+        let Some(table) = &plan.unnamed else { return plan };
+        let Self { masker, session, .. } = self;
+        let SessionMasks { tables, told, set, .. } = &mut **session;
+        let Some(columns) = tables.columns(table, &masker.changes) else { return plan };
+        match told {
+            Some((known, plan)) if known == text => Arc::clone(plan),
+            _ => {
+                let columns = Some((table, columns));
+                let plan = masker.plan_with(*set, text, info.standard_conforming_strings, columns);
+                *told = Some((Arc::clone(text), Arc::clone(&plan)));
+                plan
+            }
         }
     }
 
@@ -59,7 +70,8 @@ impl<'m, S: Sink> Masked<'m, S> {
         let plan = self.plan(row.sql, info);
         let rules = &self.masker.sets[self.session.set].1.rules;
         let copied = matches!(row.values, Values::Fields { .. });
-        let mut once = false;
+        // Places of columns that are not named hold as long as nothing changes the table.
+        let mut once = plan.unnamed.is_some();
         let found = if copied {
             plan.copied.resolve(&[], count, rules)
         } else if let Some(name) = &plan.uses {
@@ -72,6 +84,9 @@ impl<'m, S: Sink> Masked<'m, S> {
             let mut found = plan.outputs.resolve(row.columns, count, rules);
             if rules.have_columns() {
                 self.masker.learned.learn(info, &plan.outputs, row.columns);
+                if self.session.tables.see(&plan.outputs, row.columns, rules, &self.masker.changes) {
+                    self.session.told = None;
+                }
                 self.masker.learned.apply(info, row.columns, rules, false, &mut found);
             }
             found
@@ -218,6 +233,9 @@ impl<S: Sink> Sink for Masked<'_, S> {
             self.session.names.insert(name.clone(), outputs.clone());
         }
         let Masked { masker, session, sink } = self;
+        if masker.have_columns && session.tables.after(exchange, &mut masker.changes) {
+            (session.row, session.told) = (None, None);
+        }
         let rules = &masker.sets[session.set].1.rules;
         let suspicious = exchange.params_body.len() >= 10 && is_suspicious(&exchange.params_body);
         if plan.is_clear() && of_rows == 0 && !rules.have_patterns() && !suspicious {
@@ -230,7 +248,10 @@ impl<S: Sink> Sink for Masked<'_, S> {
             Some(_) => plan.values.clone(),
             None => Vec::new(),
         };
+        let of_text = values.len();
         let (params, params_body) = parameters(exchange, &plan, masking, &mut values, &mut masked);
+        // A function may say in its own words what it was given.
+        let given = values.len() > of_text;
         let sql = plan.text.clone().or_else(|| exchange.sql.clone());
         let mut error_message = exchange.error_message.clone();
         if let Some(message) = &mut error_message {
@@ -238,7 +259,7 @@ impl<S: Sink> Sink for Masked<'_, S> {
                 text: sql.as_deref().unwrap_or_default(),
                 values: &values,
                 // What a guardrail stopped fails with the guardrail's words.
-                touched: plan.touched.is_some()
+                touched: (plan.touched.is_some() || given)
                     && !exchange.judged.as_ref().is_some_and(|judged| judged.verdict.stops()),
                 sqlstate: exchange.sqlstate.as_deref(),
             };
@@ -262,6 +283,9 @@ impl<S: Sink> Sink for Masked<'_, S> {
     }
 
     fn gap(&mut self, info: &SessionInfo, gap: &Gap) {
+        // Nobody knows what was in it.
+        self.session.tables.forget();
+        (self.session.row, self.session.told) = (None, None);
         self.sink.gap(info, gap);
     }
 

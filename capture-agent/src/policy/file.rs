@@ -64,7 +64,8 @@ pub(super) struct RawMask {
     pub(super) matching: Option<Spanned<String>>,
     pub(super) columns: Option<Vec<Spanned<String>>>,
     pub(super) patterns: Option<Vec<Spanned<String>>>,
-    pub(super) params: Option<Spanned<String>>,
+    pub(super) params: Option<Spanned<toml::Value>>,
+    pub(super) when: Option<Spanned<String>>,
     pub(super) strategy: Option<Spanned<String>>,
 }
 

@@ -3,7 +3,8 @@
 use super::Policy;
 use super::condition::{Condition, Outcome};
 use super::decide::outcome;
-use super::facts::SessionFacts;
+use super::facts::{SessionFacts, StatementFacts};
+use super::fields::{FIELDS, Field};
 
 /// A rule about values that are not to be recorded as they are.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,12 +15,21 @@ pub struct MaskRule {
     pub columns: Vec<ColumnPattern>,
     /// What values look like that it is about, wherever they stand.
     pub patterns: Vec<ValuePattern>,
-    /// Whether it is about all parameters.
-    pub params: bool,
+    /// Parameters that it is about.
+    pub params: Option<ParamMask>,
     /// What it leaves of a value.
     pub strategy: Strategy,
     /// Of which sessions; all if none.
     pub(super) matching: Option<Condition>,
+}
+
+/// Parameters that a rule is about, whatever they are compared with or stored in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParamMask {
+    /// Their numbers, from 1; none if it is about all of them.
+    pub numbers: Option<Vec<u16>>,
+    /// Of which statements; all if none.
+    pub(super) when: Option<Condition>,
 }
 
 /// What is left of a masked value.
@@ -107,6 +117,29 @@ impl MaskRule {
     }
 }
 
+impl ParamMask {
+    /// Whether it asks what a statement does.
+    pub fn asks(&self) -> bool {
+        self.when.is_some()
+    }
+
+    /// Whether it is about a statement's parameters; also if that is not certain, or nothing is known of the statement.
+    pub fn is_about(&self, stmt: Option<&StatementFacts>) -> bool {
+        outcome(self.when.as_ref(), &SessionFacts::default(), stmt) != Outcome::False
+    }
+
+    /// What its condition must not ask for: all but the text and what that does, since one answer holds for each time
+    /// that the text is executed.
+    pub(super) fn foreign(when: &Condition) -> Option<&'static str> {
+        let foreign = |field: &Field| {
+            let info = FIELDS.iter().find(|info| info.field == *field)?;
+            let own = info.object == "stmt" && !matches!(field, Field::Params | Field::Protocol);
+            (!own).then_some(info.name)
+        };
+        when.reads().iter().find_map(foreign)
+    }
+}
+
 impl Policy {
     /// The masking rules, in the file's order: of several that are about a value the first one counts.
     pub fn mask_rules(&self) -> &[MaskRule] {
@@ -144,7 +177,8 @@ mod tests {
         let [first, second] = policy.mask_rules() else { panic!("{policy:?}") };
         assert_eq!((first.strategy, first.columns.len()), (Strategy::Hash, 1));
         assert_eq!(second.patterns, [ValuePattern::Card, ValuePattern::CloudKey]);
-        assert!(second.params && second.strategy == Strategy::Redact);
+        assert_eq!(second.params, Some(ParamMask { numbers: None, when: None }));
+        assert_eq!(second.strategy, Strategy::Redact);
         let user = |name: &str| SessionFacts { user: Some(name.into()), ..SessionFacts::default() };
         assert!(first.is_about(&user("a")) && !first.is_about(&user("b")));
         // Of whom nothing is known it may be.
@@ -157,6 +191,18 @@ mod tests {
             ("[[mask]]\nname = 'm'\ncolumns = ['t.c']\nstrategy = 'sha1'\n", 4, "`strategy` is \"sha1\""),
             ("[[mask]]\nname = 'm'\ncolumns = ['t.c']\nmatch = 'stmt.text == \"\"'\n", 4, "match"),
             ("[[mask]]\nname = 'm'\ncolumn = ['t.c']\n", 3, "column"),
+            ("[[mask]]\nname = 'm'\nparams = 'some'\n", 3, "a list of numbers"),
+            ("[[mask]]\nname = 'm'\nparams = []\n", 3, "a list of numbers"),
+            ("[[mask]]\nname = 'm'\nparams = [1, 0]\n", 3, "a list of numbers"),
+            ("[[mask]]\nname = 'm'\nparams = [70000]\n", 3, "a list of numbers"),
+            ("[[mask]]\nname = 'm'\nparams = [1]\nwhen = 'session.user == \"a\"'\n", 4, "`user`"),
+            ("[[mask]]\nname = 'm'\nparams = [1]\nwhen = 'size(stmt.params) > 1'\n", 4, "`params`"),
+            ("[[mask]]\nname = 'm'\npatterns = ['card']\nwhen = 'stmt.opaque'\n", 4, "`params`"),
+            (
+                "[[mask]]\nname = 'm'\nparams = [1]\ncolumns = ['a.b']\nwhen = 'stmt.opaque'\n",
+                5,
+                "a rule of its own",
+            ),
             (
                 "[[mask]]\nname = 'm'\nparams = 'all'\n[[mask]]\nname = 'm'\nparams = 'all'\n",
                 4,

@@ -25,7 +25,7 @@ pub use explain::{ConditionReport, Effect, Explanation, GuardrailReport, RuleRep
 pub use facts::{SessionFacts, StatementFacts};
 pub use fields::{FIELDS, FieldInfo};
 pub use filter::Filter;
-pub use mask::{ColumnPattern, MaskRule, Strategy, ValuePattern};
+pub use mask::{ColumnPattern, MaskRule, ParamMask, Strategy, ValuePattern};
 pub use rule::{Action, Approval, Guardrail, OnFailure, OnUnknown, RecordRule, RowLimits};
 
 /// Every rule of a configuration file, checked.

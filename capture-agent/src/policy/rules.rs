@@ -7,12 +7,13 @@ use toml::Spanned;
 
 use super::condition::{Condition, Scope, nearest};
 use super::error::{CONDITION, INVALID};
-use super::file::{RawGuardrail, RawMask, RawRecord};
-use super::mask::{ColumnPattern, MaskRule, Strategy, ValuePattern};
+use super::file::{RawGuardrail, RawRecord};
 use super::rule::{
     Action, Approval, Guardrail, OnFailure, OnUnknown, REQUIRED_TIMEOUT, RecordRule, RowLimits,
 };
 use super::{PolicyError, text};
+
+mod masks;
 
 /// Makes rules, and collects errors.
 pub(super) struct Rules<'t> {
@@ -129,48 +130,7 @@ impl Rules<'_> {
         }
     }
 
-    pub(super) fn mask(&mut self, span: Range<usize>, raw: RawMask) -> Option<MaskRule> {
-        let Some(name) = raw.name else {
-            self.wrong(span, "a mask without `name`".to_owned());
-            return None;
-        };
-        self.check_name(&name);
-        let name = name.into_inner();
-        let of = format!("mask \"{name}\"");
-        let matching = self.condition(&of, "match", raw.matching, Scope::Session);
-        let strategy = raw.strategy.and_then(|word| self.choice(&of, "strategy", &word, &STRATEGIES));
-        let raw_params = raw.params.is_some();
-        let params = raw.params.and_then(|word| self.choice(&of, "params", &word, &[("all", true)]));
-        let mut columns = Vec::new();
-        let given = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
-        let about = given(&raw.columns) || given(&raw.patterns) || raw_params;
-        for column in raw.columns.unwrap_or_default() {
-            match ColumnPattern::read(column.get_ref()) {
-                Ok(pattern) => columns.push(pattern),
-                Err(why) => {
-                    let message = format!("{of}: the column {:?}: {why}", column.get_ref());
-                    self.wrong(column.span(), message);
-                }
-            }
-        }
-        let patterns: Vec<_> = raw
-            .patterns
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|word| self.choice(&of, "patterns", word, &ValuePattern::ALL))
-            .collect();
-        let params = params.unwrap_or(false);
-        if !about {
-            self.wrong(
-                span,
-                format!("{of} is about nothing: expected `columns`, `patterns`, or `params = \"all\"`"),
-            );
-        }
-        let strategy = strategy.unwrap_or_default();
-        Some(MaskRule { name, columns, patterns, params, strategy, matching })
-    }
-
-    fn condition(
+    pub(super) fn condition(
         &mut self,
         of: &str,
         key: &str,
@@ -191,7 +151,7 @@ impl Rules<'_> {
     }
 
     /// One of several words.
-    fn choice<T: Copy>(
+    pub(super) fn choice<T: Copy>(
         &mut self,
         of: &str,
         key: &str,
@@ -257,7 +217,7 @@ impl Rules<'_> {
     }
 
     /// A name stands in errors, in file names of dashboards and on command lines.
-    fn check_name(&mut self, name: &Spanned<String>) {
+    pub(super) fn check_name(&mut self, name: &Spanned<String>) {
         let text = name.get_ref();
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if text.is_empty() || text.len() > MOST_NAME || !text.chars().all(plain) {
@@ -296,9 +256,6 @@ fn limits(table: &toml::Table, otherwise: RowLimits) -> Option<RowLimits> {
     }
     (!table.is_empty()).then_some(limits)
 }
-
-const STRATEGIES: [(&str, Strategy); 3] =
-    [("redact", Strategy::Redact), ("partial", Strategy::Partial), ("hash", Strategy::Hash)];
 
 const ACTIONS: [(&str, Action); 5] = [
     ("observe", Action::Observe),

@@ -111,7 +111,9 @@ fn batch(rows: &[(u128, Exchange)]) -> RecordBatch {
 fn file(batches: &[RecordBatch]) -> Bytes {
     let mut encoder = Encoder::new(Table::Statements).unwrap();
     batches.iter().for_each(|batch| encoder.add(batch, &[], None).unwrap());
-    let mut writer = RowGroup::file_writer(Table::Statements, layout::properties(Layout::Recorded, None), Vec::new()).unwrap();
+    let mut writer =
+        RowGroup::file_writer(Table::Statements, layout::properties(Layout::Recorded, None), Vec::new())
+            .unwrap();
     RowGroup::append(encoder.finish().unwrap().columns, &mut writer).unwrap();
     writer.into_inner().unwrap().into()
 }

@@ -44,6 +44,8 @@ pub enum DecisionKind {
     PolicyLoaded,
     /// A new policy is wrong, and the old one stays.
     PolicyRefused,
+    /// More of the record waits to be uploaded than may, or no longer.
+    UploadBacklog,
 }
 
 /// What was decided about a statement, and what came of it.
@@ -98,8 +100,8 @@ impl Decision {
 }
 
 impl DecisionKind {
-    pub(in crate::record) const ALL: [Self; 4] =
-        [Self::Verdict, Self::RecordingSkipped, Self::PolicyLoaded, Self::PolicyRefused];
+    pub(in crate::record) const ALL: [Self; 5] =
+        [Self::Verdict, Self::RecordingSkipped, Self::PolicyLoaded, Self::PolicyRefused, Self::UploadBacklog];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -107,6 +109,7 @@ impl DecisionKind {
             Self::RecordingSkipped => "recording_skipped",
             Self::PolicyLoaded => "policy_loaded",
             Self::PolicyRefused => "policy_refused",
+            Self::UploadBacklog => "upload_backlog",
         }
     }
 }

@@ -7,7 +7,9 @@ use std::hash::BuildHasher as _;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, DictionaryArray, NullBufferBuilder, StringArray, StringBuilder, UInt32Array};
+use arrow::array::{
+    Array, ArrayRef, DictionaryArray, NullBufferBuilder, StringArray, StringBuilder, UInt32Array,
+};
 use arrow::datatypes::UInt32Type;
 use arrow::error::ArrowError;
 use foldhash::fast::RandomState;

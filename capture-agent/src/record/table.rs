@@ -73,7 +73,8 @@ impl Table {
     pub(super) fn batch(self, columns: Vec<ArrayRef>) -> Result<RecordBatch, ArrowError> {
         let schema = self.schema();
         let fields = schema.fields().iter().zip(&columns);
-        let fields = fields.map(|(field, column)| field.as_ref().clone().with_data_type(column.data_type().clone()));
+        let fields =
+            fields.map(|(field, column)| field.as_ref().clone().with_data_type(column.data_type().clone()));
         RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)
     }
 }

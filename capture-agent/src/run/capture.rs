@@ -22,6 +22,7 @@ use crate::probes::{Counters, Event, Form, Kernel, Ring, Stop, Turns, Way, monot
 use crate::record::{Recorder, Recovery};
 use crate::session::Origin;
 use crate::telemetry::{health, metrics};
+use crate::upload::Backlog;
 
 /// Everything that the capture thread owns.
 pub(super) struct Capture {
@@ -41,6 +42,8 @@ pub(super) struct Capture {
     pub(super) file: Option<PathBuf>,
     /// The file's later versions.
     pub(super) reloads: Receiver<Reloaded>,
+    /// What the uploader says of its backlog.
+    pub(super) backlogs: Receiver<Backlog>,
     pub(super) on_stop: OnStop,
     /// When this agent took over, in nanoseconds of `CLOCK_MONOTONIC`.
     pub(super) began: u64,
@@ -302,6 +305,7 @@ impl Capture {
         rounds.clock = Clock::now();
         let unix = rounds.clock.unix(now);
         self.recorder.tick(unix);
+        self.declare_backlogs();
         for server in self.servers.newly_named() {
             self.sessions.name(&server);
         }
@@ -340,6 +344,12 @@ impl Capture {
         }
     }
 
+    fn declare_backlogs(&mut self) {
+        for backlog in self.backlogs.try_iter() {
+            decisions::upload_backlog(backlog, &mut self.recorder);
+        }
+    }
+
     fn publish(&self, counters: Counters) {
         metrics::EVENTS.set(counters.events);
         metrics::BYTES.set(counters.bytes);
@@ -365,6 +375,7 @@ impl Capture {
     /// Drains what the hooks left, and writes everything. Then they are gone, or wait for the next agent.
     fn finish(mut self) -> anyhow::Result<()> {
         health::DETACHED.set(true);
+        self.declare_backlogs();
         let clock = Clock::now();
         if self.on_stop == OnStop::Stay && self.kernel.is_pinned() {
             self.drain(clock);

@@ -1,4 +1,5 @@
-//! The decisions that the agent itself takes: which policy holds, and which sessions it leaves out.
+//! The decisions that the agent itself takes: which policy holds, which sessions it leaves out, and what waits to be stored
+//! elsewhere.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use crate::policy::{Action, Reason};
 use crate::probes::monotonic_now;
 use crate::record::{Decision, DecisionKind, Outcome, Recorder};
 use crate::session::{Micros, SessionInfo};
+use crate::upload::Backlog;
 
 /// Records that this configuration's policy holds from now on.
 pub(super) fn policy_loaded(config: &Config, file: Option<&Path>, recorder: &mut Recorder) {
@@ -58,6 +60,21 @@ pub(super) fn recording_skipped(session: &SessionInfo, rule: &str, recorder: &mu
             reason: Some(rule.to_owned()),
             decided_by: Some(Arc::from("policy")),
             ..Decision::new(DecisionKind::RecordingSkipped, now())
+        },
+    );
+}
+
+/// Records that more of the record waits to be uploaded than may, or no longer.
+pub(super) fn upload_backlog(backlog: Backlog, recorder: &mut Recorder) {
+    let Backlog { over, files, bytes, limit } = backlog;
+    let reason = if over { "more waits than `upload.backlog_bytes`" } else { "less waits again" };
+    recorder.decision(
+        None,
+        &Decision {
+            reason: Some(reason.to_owned()),
+            decided_by: Some(Arc::from("agent")),
+            message: Some(format!("{files} files of {bytes} bytes wait to be uploaded; {limit} bytes may")),
+            ..Decision::new(DecisionKind::UploadBacklog, now())
         },
     );
 }

@@ -10,12 +10,15 @@ use crate::enforce::Backends;
 use crate::probes::{Holds, Kernel, Pins};
 use crate::shim::{self, Client};
 
+use super::cores;
+
 /// Serves the agent of one data directory until it has detached.
 ///
 /// # Errors
 ///
 /// There is nothing to serve, or another shim does.
 pub fn shim(config: &Config) -> anyhow::Result<ExitCode> {
+    cores::forbid();
     let pins = Pins::of(&config.kernel.pin_dir, &config.data_dir).context(NO_PINS)?;
     shim::run(&pins, &shim::socket(&config.shim.runtime_dir, &pins))?;
     Ok(ExitCode::SUCCESS)

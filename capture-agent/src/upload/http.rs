@@ -9,10 +9,10 @@ use std::time::Duration;
 use ::http::header::CONTENT_LENGTH;
 use async_trait::async_trait;
 use futures_util::{Stream, stream};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, StreamBody};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse,
-    HttpService,
+    HttpResponseBody, HttpService,
 };
 use object_store::{ClientConfigKey, ClientOptions};
 use reqwest::{Body, Client, redirect};
@@ -98,10 +98,7 @@ impl HttpService for Speaker {
             Ok(Ok(response)) => {
                 let response: ::http::Response<Body> = response.into();
                 let (parts, body) = response.into_parts();
-                Ok(HttpResponse::from_parts(
-                    parts,
-                    object_store::client::HttpResponseBody::new(body.map_err(failed)),
-                ))
+                Ok(HttpResponse::from_parts(parts, prompt(body)))
             }
             Ok(Err(error)) => Err(failed(error)),
             Err(late) => Err(HttpError::new(HttpErrorKind::Timeout, late)),
@@ -131,9 +128,21 @@ fn paced(body: HttpRequestBody, pace: Pace) -> impl Stream<Item = Result<bytes::
     })
 }
 
+/// An answer's body, of which each piece comes in time, or none does any more: also that of an error, which nobody else
+/// looks after.
+fn prompt(body: Body) -> HttpResponseBody {
+    HttpResponseBody::new(StreamBody::new(stream::unfold(body, |mut body| async move {
+        let frame = match tokio::time::timeout(PATIENCE, body.frame()).await {
+            Ok(frame) => frame?.map_err(failed),
+            Err(late) => Err(HttpError::new(HttpErrorKind::Timeout, late)),
+        };
+        Some((frame, body))
+    })))
+}
+
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// How long an answer may take, and what a server must take in a second beyond that.
+/// How long an answer may take, and each piece of it; and what a server must take in a second beyond that.
 const PATIENCE: Duration = Duration::from_secs(30);
 const SLOWEST: u64 = 32 << 10;

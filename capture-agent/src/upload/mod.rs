@@ -20,6 +20,7 @@ mod work;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -90,6 +91,19 @@ pub enum UploadError {
     Foreign(String),
 }
 
+/// More waits than may, or no longer: said once, each time that it changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// Whether it is more than [`Settings::backlog_bytes`].
+    pub over: bool,
+    /// Files that wait.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What may wait.
+    pub limit: u64,
+}
+
 /// The thread that uploads.
 #[derive(Debug)]
 pub struct Upload {
@@ -98,19 +112,19 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Starts the thread.
+    /// Starts the thread. It says in `backlogs` when more waits than may; while that is full, it says so later.
     ///
     /// # Errors
     ///
     /// The system has no thread left. Whether credentials and storage can be used, the thread finds out: they do not keep
     /// anybody from capturing.
-    pub fn start(settings: Settings) -> io::Result<Self> {
+    pub fn start(settings: Settings, backlogs: SyncSender<Backlog>) -> io::Result<Self> {
         let (stopping, stop) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("upload".into()).spawn(move || {
             let patience = settings.drain;
             let mut deadline = stop.clone();
-            let mut work = Work::new(settings, stop);
+            let mut work = Work::new(settings, stop, backlogs);
             runtime.block_on(async {
                 tokio::select! {
                     () = work.run() => {}

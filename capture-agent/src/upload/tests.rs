@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use futures_util::TryStreamExt as _;
 use object_store::memory::InMemory;
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 use super::put::PART;
 use super::store::Store;
 use super::work::Work;
-use super::{Settings, UploadError};
+use super::{Backlog, Settings, UploadError};
 use crate::seal::{self, Chain, Contents, SigningKey, What, hash, hex};
 
 /// A data directory with a chain, and a storage.
@@ -53,6 +54,11 @@ impl Node {
     }
 
     fn work(&self) -> Work {
+        self.limited(None, 1).0
+    }
+
+    /// With a limit for what waits, and what is said of it, of which so much has room.
+    fn limited(&self, backlog_bytes: Option<u64>, room: usize) -> (Work, Receiver<Backlog>) {
         let settings = Settings {
             data_dir: self.folder.path().to_owned(),
             node: "node".into(),
@@ -62,12 +68,13 @@ impl Node {
             credentials_file: None,
             ca_file: "/none".into(),
             bytes_per_second: None,
-            backlog_bytes: None,
+            backlog_bytes,
             read_back: true,
             drain: std::time::Duration::ZERO,
         };
         let (_, stop) = watch::channel(false);
-        Work::with_store(settings, stop, Store::new(self.storage.clone(), "fleet"))
+        let (declare, backlogs) = sync_channel(room);
+        (Work::with_store(settings, stop, declare, Store::new(self.storage.clone(), "fleet")), backlogs)
     }
 
     async fn stored(&self) -> Vec<String> {
@@ -210,4 +217,35 @@ async fn a_seal_that_the_recorder_took_back_is_forgotten() {
     node.publish("statements/c.parquet", b"c");
     work.round().await.unwrap();
     assert_eq!(findings(node.download().await.path()), []);
+}
+
+#[tokio::test]
+async fn a_backlog_is_declared_once_when_it_is_too_much_and_once_when_it_is_not() {
+    let mut node = Node::new();
+    for n in 0..4 {
+        node.publish(&format!("statements/{n}.parquet"), &[n; 100]);
+    }
+    let (mut work, backlogs) = node.limited(Some(250), 2);
+    work.round().await.unwrap();
+    let said: Vec<_> = backlogs.try_iter().collect();
+    let over = Backlog { over: true, files: 4, bytes: 400, limit: 250 };
+    let under = Backlog { over: false, files: 2, bytes: 200, limit: 250 };
+    assert_eq!(said, [over, under]);
+    node.publish("statements/4.parquet", &[4; 100]);
+    work.round().await.unwrap();
+    assert_eq!(backlogs.try_iter().count(), 0);
+}
+
+#[tokio::test]
+async fn a_backlog_that_nobody_has_time_to_hear_of_is_declared_later() {
+    let mut node = Node::new();
+    for n in 0..4 {
+        node.publish(&format!("statements/{n}.parquet"), &[n; 100]);
+    }
+    let (mut work, backlogs) = node.limited(Some(250), 1);
+    work.round().await.unwrap();
+    assert!(backlogs.try_iter().map(|backlog| backlog.over).eq([true]));
+    // Less waits again since then, which had no room.
+    work.round().await.unwrap();
+    assert!(backlogs.try_iter().map(|backlog| backlog.over).eq([false]));
 }

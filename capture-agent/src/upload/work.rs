@@ -1,5 +1,6 @@
 //! What the thread does: the chain's lines, one after the other, until a failure, which it waits out.
 
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,7 +14,7 @@ use super::pieces;
 use super::put::{self, Outcome, Parts};
 use super::store::{self, Store};
 use super::superseded::{stored, superseded};
-use super::{Settings, UploadError};
+use super::{Backlog, Settings, UploadError};
 use crate::seal::{CHAIN, Contents, FOLDER, What};
 use crate::telemetry::metrics;
 
@@ -21,6 +22,7 @@ use crate::telemetry::metrics;
 pub(super) struct Work {
     settings: Settings,
     stop: watch::Receiver<bool>,
+    backlogs: SyncSender<Backlog>,
     chain: ChainFile,
     parts: Parts,
     /// None: not read yet.
@@ -33,6 +35,7 @@ pub(super) struct Work {
     look: bool,
     backoff: Backoff,
     failing: Option<Failure>,
+    /// Whether it was said that more waits than may.
     over: bool,
 }
 
@@ -45,12 +48,17 @@ enum Failure {
 }
 
 impl Work {
-    pub(super) fn new(settings: Settings, stop: watch::Receiver<bool>) -> Self {
+    pub(super) fn new(
+        settings: Settings,
+        stop: watch::Receiver<bool>,
+        backlogs: SyncSender<Backlog>,
+    ) -> Self {
         let chain = settings.data_dir.join(FOLDER).join(format!("{}.{CHAIN}", settings.node));
         Self {
             parts: Parts::new(&settings.data_dir, &settings.node),
             settings,
             stop,
+            backlogs,
             chain: ChainFile::new(chain),
             confirmed: None,
             store: None,
@@ -63,8 +71,13 @@ impl Work {
     }
 
     #[cfg(test)]
-    pub(super) fn with_store(settings: Settings, stop: watch::Receiver<bool>, store: Store) -> Self {
-        Self { store: Some(store), ..Self::new(settings, stop) }
+    pub(super) fn with_store(
+        settings: Settings,
+        stop: watch::Receiver<bool>,
+        backlogs: SyncSender<Backlog>,
+        store: Store,
+    ) -> Self {
+        Self { store: Some(store), ..Self::new(settings, stop, backlogs) }
     }
 
     /// Works until it is told to stop and all is stored.
@@ -226,22 +239,30 @@ impl Work {
         metrics::UPLOAD_BACKLOG_BYTES.set(backlog.bytes);
         let oldest = if backlog.files == 0 { None } else { self.chain.line().ok().flatten() };
         metrics::UPLOAD_BACKLOG_SECONDS.set(oldest.map_or(0, |line| age(&line.at)));
-        let over = self.settings.backlog_bytes.is_some_and(|limit| backlog.bytes > limit);
-        if over && !self.over {
+        let Some(limit) = self.settings.backlog_bytes else { return };
+        let over = backlog.bytes > limit;
+        if over == self.over {
+            return;
+        }
+        let said = Backlog { over, files: backlog.files, bytes: backlog.bytes, limit };
+        if let Err(TrySendError::Full(_)) = self.backlogs.try_send(said) {
+            return;
+        }
+        self.over = over;
+        if over {
             tracing::error!(
                 files = backlog.files,
                 bytes = backlog.bytes,
                 "more waits to be uploaded than `upload.backlog_bytes`; it stays on this disk \
                  (see docs/errors.md#upload-backlog)"
             );
-        } else if self.over && !over {
+        } else {
             tracing::info!(
                 files = backlog.files,
                 bytes = backlog.bytes,
                 "less waits to be uploaded than the limit again"
             );
         }
-        self.over = over;
     }
 
     fn fail(&mut self, error: &UploadError) {

@@ -6,14 +6,17 @@ use super::super::scope::{Item, Source};
 use super::{Lineage, is_star, nodes};
 use crate::sql::tree::{Node, Value};
 
-impl<'t> Lineage<'t, '_> {
+impl<'t, 'r> Lineage<'t, 'r> {
     pub(super) fn insert(&mut self, node: &'t Node) -> Outputs {
         let table = node.node("relation").map(|relation| self.table(relation));
         let columns: Vec<_> =
             nodes(node.list("cols")).map(|column| column.text("name").unwrap_or_default()).collect();
         if let Some(source) = node.node("select_stmt") {
             match table.as_ref().filter(|table| self.rules.relation(&table.relation()).is_some()) {
-                Some(table) => self.stored(source, &self.places(table, &columns)),
+                Some(table) => {
+                    let places = self.places(table, &columns, width(source));
+                    self.stored(source, &places);
+                }
                 None => drop(self.query(source)),
             }
         }
@@ -75,7 +78,7 @@ impl<'t> Lineage<'t, '_> {
             }
             let columns: Vec<_> =
                 nodes(targets).map(|column| column.text("name").unwrap_or_default()).collect();
-            let places = self.places(&table, &columns);
+            let places = self.places(&table, &columns, Some(values.len()));
             for (at, value) in nodes(values).enumerate() {
                 self.store(value, places.at(at));
             }
@@ -99,13 +102,26 @@ impl<'t> Lineage<'t, '_> {
         outputs
     }
 
-    /// The rules of the columns that values are stored in.
-    fn places(&self, table: &Table, columns: &[&str]) -> Places {
+    /// The rules of the columns that so many values are stored in.
+    fn places(&mut self, table: &Table, columns: &[&str], width: Option<usize>) -> Places {
+        let known = if columns.is_empty() { self.columns_of(table) } else { Vec::new() };
+        let columns = if columns.is_empty() { known.as_slice() } else { columns };
         let relation = table.relation();
-        if columns.is_empty() {
+        // What is known of a table may be of another one, or of another day: then it likely has other columns.
+        if columns.is_empty() || (!known.is_empty() && width != Some(known.len())) {
             return Places::All(self.rules.relation(&relation));
         }
         Places::Each(columns.iter().map(|column| self.rules.column(&relation, column)).collect())
+    }
+
+    /// The columns of a table that is named without them, as far as they are known.
+    pub(in crate::mask) fn columns_of(&mut self, table: &Table) -> Vec<&'r str> {
+        if self.rules.relation(&table.relation()).is_none() {
+            return Vec::new();
+        }
+        self.unnamed = Some(table.clone());
+        let known = self.columns.filter(|(known, _)| *known == table);
+        known.map(|(_, columns)| columns.iter().map(|column| &**column).collect()).unwrap_or_default()
     }
 
     /// A query whose rows are stored.
@@ -164,6 +180,20 @@ impl<'t> Lineage<'t, '_> {
             self.store(value, rule);
         }
     }
+}
+
+/// How many values a query gives of each row, if its text tells.
+fn width(source: &Node) -> Option<usize> {
+    if let (Some(left), Some(right)) = (source.node("larg"), source.node("rarg")) {
+        return width(left).filter(|left| width(right) == Some(*left));
+    }
+    let mut rows = nodes(source.list("values_lists")).map(|row| row.list("items").len());
+    if let Some(first) = rows.next() {
+        return rows.all(|row| row == first).then_some(first);
+    }
+    let targets = source.list("target_list");
+    let starred = nodes(targets).any(|target| target.node("val").is_some_and(is_star));
+    (!starred).then_some(targets.len())
 }
 
 /// The rules of the columns that values are stored in.
