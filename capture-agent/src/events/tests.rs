@@ -132,7 +132,7 @@ fn a_spool_that_is_full_declares_which_numbers_are_lost() {
         }
         next = number + 1;
     }
-    assert!(next == 3_000 && lost > 1_000, "{next} numbers, {lost} lost");
+    assert!(next == 3_000 && lost > 0, "{next} numbers, {lost} lost");
 }
 
 #[test]

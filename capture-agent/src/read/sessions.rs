@@ -10,7 +10,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::files::{Dates, of_table};
-use super::scan::{Scan, row_groups, session_ids};
+use super::scan::{Scan, Wanted, row_groups, session_ids, sessions_with};
 use super::value::{Row, rfc3339};
 use super::{ReadError, Source};
 use crate::record::{Keys, Table};
@@ -189,7 +189,7 @@ impl SessionRow {
 /// A list that is being made.
 struct Listing<'a> {
     filter: &'a Filter,
-    text: Option<String>,
+    wanted_statement: Wanted,
     /// All sessions that have a row, wanted or not.
     known: HashSet<Uuid>,
     wanted: HashMap<Uuid, SessionRow>,
@@ -203,7 +203,10 @@ impl<'a> Listing<'a> {
     fn new(filter: &'a Filter) -> Self {
         Self {
             filter,
-            text: filter.statement.text.as_deref().map(str::to_lowercase),
+            wanted_statement: Wanted {
+                text: filter.statement.text.as_deref().map(str::to_lowercase),
+                status: filter.statement.status.clone(),
+            },
             known: HashSet::new(),
             wanted: HashMap::new(),
             open: HashMap::new(),
@@ -228,25 +231,36 @@ impl<'a> Listing<'a> {
     }
 
     fn add_statements(&mut self, keys: &Keys, file: &Path) -> Result<(), ReadError> {
-        let by_statement = self.text.is_some() || self.filter.statement.status.is_some();
-        let mut groups = Vec::new();
+        let by_statement = self.by_statement();
+        // Row groups with sessions that have no row, and with others that may have a wanted statement.
+        let (mut open, mut searched) = (Vec::new(), Vec::new());
         session_ids(keys, file, |group, id| {
-            let interesting = id.parse::<Uuid>().is_ok_and(|id| {
-                if self.known.contains(&id) {
-                    by_statement && self.wanted.contains_key(&id) && !self.matching.contains(&id)
-                } else {
-                    self.filter.wants_start(born(id))
+            let Ok(id) = id.parse::<Uuid>() else { return };
+            let groups = if !self.known.contains(&id) {
+                if !self.filter.wants_start(born(id)) {
+                    return;
                 }
-            });
-            if interesting && groups.last() != Some(&group) {
+                &mut open
+            } else if by_statement && self.wanted.contains_key(&id) && !self.matching.contains(&id) {
+                &mut searched
+            } else {
+                return;
+            };
+            if groups.last() != Some(&group) {
                 groups.push(group);
             }
         })?;
-        if groups.is_empty() {
+        if by_statement && !(open.is_empty() && searched.is_empty()) {
+            searched.extend(open.iter().copied());
+            searched.sort_unstable();
+            searched.dedup();
+            let Self { wanted_statement, matching, .. } = self;
+            sessions_with(keys, file, searched, wanted_statement, |id| matching.extend(id.parse::<Uuid>()))?;
+        }
+        if open.is_empty() {
             return Ok(());
         }
-        let columns = if self.text.is_some() { WITH_TEXT } else { WITHOUT_TEXT };
-        for rows in row_groups(keys, file, groups, columns)? {
+        for rows in row_groups(keys, file, open, COLUMNS)? {
             let rows =
                 rows.map_err(|error| ReadError::File { path: file.to_owned(), source: error.into() })?;
             for row in Row::all(&rows) {
@@ -256,26 +270,21 @@ impl<'a> Listing<'a> {
         Ok(())
     }
 
+    /// Adds what a statement tells of a session that has no row.
     fn add_statement(&mut self, row: Row<'_>) {
         let Some(id) = row.text("session_id").and_then(|id| id.parse().ok()) else { return };
         if !self.known.contains(&id) && self.filter.wants_start(born(id)) {
             self.open.entry(id).or_insert_with(|| SessionRow::begin(row)).count(row);
         }
-        if self.matches(row) {
-            self.matching.insert(id);
-        }
     }
 
-    fn matches(&self, row: Row<'_>) -> bool {
-        let status = self.filter.statement.status.as_deref();
-        status.is_none_or(|status| row.text("status") == Some(status))
-            && self.text.as_deref().is_none_or(|part| {
-                row.text("sql").is_some_and(|sql| sql.contains(part) || sql.to_lowercase().contains(part))
-            })
+    /// Whether only sessions with a certain statement are wanted.
+    fn by_statement(&self) -> bool {
+        self.wanted_statement.text.is_some() || self.wanted_statement.status.is_some()
     }
 
     fn finish(self) -> (Vec<SessionRow>, bool) {
-        let by_statement = self.text.is_some() || self.filter.statement.status.is_some();
+        let by_statement = self.by_statement();
         let open = self.open.into_iter().filter(|(_, row)| self.filter.wants(row));
         let mut rows: Vec<_> = self
             .wanted
@@ -324,18 +333,5 @@ fn time<S: serde::Serializer>(at: &Option<Micros>, serializer: S) -> Result<S::O
 }
 
 /// What is read of statements.
-const WITHOUT_TEXT: &[&str] =
+const COLUMNS: &[&str] =
     &["session_id", "node", "started_at", "pg_user", "database", "application_name", "client_addr", "status"];
-
-/// The same, to look for a text.
-const WITH_TEXT: &[&str] = &[
-    "session_id",
-    "node",
-    "started_at",
-    "pg_user",
-    "database",
-    "application_name",
-    "client_addr",
-    "status",
-    "sql",
-];
