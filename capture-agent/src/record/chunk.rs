@@ -50,10 +50,13 @@ pub(super) struct TextChunk {
     filter: Option<f64>,
 }
 
+/// The least and the greatest text so far.
 #[derive(Debug, Default)]
 struct Range {
-    ends: Option<(Box<[u8]>, Box<[u8]>)>,
+    ends: Option<Ends>,
 }
+
+type Ends = (Box<[u8]>, Box<[u8]>);
 
 /// A column's part of a batch.
 pub(super) struct Leaf {
@@ -321,7 +324,7 @@ impl Range {
 
     /// Ends that are too long for a footer are left out.
     fn statistics(&self, nulls: u64) -> Statistics {
-        let short = |(least, greatest): &&(Box<[u8]>, Box<[u8]>)| least.len().max(greatest.len()) <= LONG;
+        let short = |(least, greatest): &&Ends| least.len().max(greatest.len()) <= LONG;
         let ends = self.ends.as_ref().filter(short);
         let (least, greatest) = ends.map(|(least, greatest)| (value(least), value(greatest))).unzip();
         Statistics::byte_array(least, greatest, None, Some(nulls), false)

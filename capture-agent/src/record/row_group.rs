@@ -47,7 +47,7 @@ enum Column {
 #[derive(Debug)]
 pub(super) enum Chunk {
     Texts(Bytes, Box<ColumnCloseResult>),
-    Other(ArrowColumnChunk),
+    Other(Box<ArrowColumnChunk>),
 }
 
 /// A row group that is ready for a file.
@@ -161,7 +161,7 @@ impl Column {
                 let (bytes, close) = chunk.finish(compressor)?;
                 Ok(Chunk::Texts(bytes, Box::new(close)))
             }
-            Self::Other(writer) => Ok(Chunk::Other(writer.close()?)),
+            Self::Other(writer) => Ok(Chunk::Other(Box::new(writer.close()?))),
             Self::Awaited => Err(ParquetError::General("a column has no encoder".to_owned())),
         }
     }
