@@ -30,7 +30,7 @@ fn an_encrypted_record_is_read_by_engines_and_commands_that_have_the_key() -> an
     wire.terminate()?;
     server.wait_idle()?;
     let chain = data.join("seals");
-    wait::until("files to be merged", Duration::from_secs(60), || {
+    wait::until("files to be merged", Duration::from_secs(180), || {
         let merged = fs::read_dir(&chain)?
             .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
             .any(|text| text.contains("\"kind\":\"merged\""));
