@@ -77,15 +77,17 @@ fn while_the_disk_is_full_required_sessions_wait_and_the_others_lose_rows_and_sa
     let rule = "[[record]]\nmatch = 'session.user == \"postgres\"'\nrequired = true\ntimeout = '5m'";
     let options = rotating().config(SMALL_RING).config(rule);
     let mut agent = options.server(&server).data(&disk.folder).start()?;
+    // Before the disk is full the writer takes, and compresses, as much as a fast machine sends.
+    large_results(&server, "optional", "first", &AtomicU64::new(0), FIRST_RESULTS)?;
+    agent.wait_for("cannot write the record: No space left on device")?;
     let required = AtomicU64::new(0);
     let optional = AtomicU64::new(0);
     thread::scope(|scope| {
         let load = |user: &'static str, done: &'static str, count| {
             let server = &server;
-            scope.spawn(move || large_results(server, user, done, count))
+            scope.spawn(move || large_results(server, user, done, count, LARGE_RESULTS))
         };
         let clients = [load("postgres", "required", &required), load("optional", "optional", &optional)];
-        agent.wait_for("cannot write the record: No space left on device")?;
         let mut before = (u64::MAX, 0);
         wait::until("the required session to wait", Duration::from_secs(120), || {
             let now = required.load(Ordering::Acquire);
@@ -113,19 +115,28 @@ fn while_the_disk_is_full_required_sessions_wait_and_the_others_lose_rows_and_sa
     Ok(())
 }
 
-/// Some megabytes more than disk, memory and ring hold together.
-fn large_results(server: &Server, user: &str, name: &str, done: &AtomicU64) -> anyhow::Result<()> {
+/// Returns so many results to one session.
+fn large_results(
+    server: &Server,
+    user: &str,
+    name: &str,
+    done: &AtomicU64,
+    results: u64,
+) -> anyhow::Result<()> {
     let mut wire = Wire::tcp(server)?;
     wire.start(&[("user", user), ("database", "postgres"), ("application_name", name)])?;
-    for _ in 0..LARGE_RESULTS {
+    for _ in 0..results {
         wire.query("select md5(n::text) || repeat(md5(random()::text), 20) from generate_series(1, 500) n")?;
         done.fetch_add(1, Ordering::Release);
     }
     wire.terminate()
 }
 
-/// Of 350 KB each.
+/// Of 350 KB each: some megabytes more than memory and ring hold together.
 const LARGE_RESULTS: u64 = 150;
+
+/// As large: more than the disk holds.
+const FIRST_RESULTS: u64 = 60;
 
 /// Of a btrfs, whose quotas hold for everybody; what a user may use holds for no process with CAP_SYS_RESOURCE.
 #[test]

@@ -30,6 +30,8 @@ pub(super) struct Repeats {
     /// The number of each row's text; 0 where it has none.
     rows: Vec<u32>,
     nulls: NullBufferBuilder,
+    /// Bytes of large texts, in every row that has them.
+    large: usize,
     /// The latest text: its number, and where it stands.
     latest: (u32, Range<usize>),
     hasher: RandomState,
@@ -43,6 +45,7 @@ impl Repeats {
             numbers: HashTable::new(),
             rows: Vec::new(),
             nulls: NullBufferBuilder::new(0),
+            large: 0,
             latest: (0, 0..0),
             hasher: RandomState::default(),
         }
@@ -61,6 +64,9 @@ impl Repeats {
             self.latest = (number, place_of(&self.texts, number).unwrap_or_default());
         }
         self.nulls.append_non_null();
+        if text.len() >= LARGE {
+            self.large += text.len();
+        }
     }
 
     /// Appends a text, or that there is none.
@@ -97,15 +103,17 @@ impl Repeats {
         self.rows.len()
     }
 
-    /// Memory in use.
+    /// Memory in use; and of large texts that repeat what they take where there is no dictionary, so that a batch ends
+    /// before that is much.
     pub(super) fn bytes(&self) -> usize {
-        text_bytes(&self.texts) + size_of_val(self.rows.as_slice())
+        text_bytes(&self.texts) + size_of_val(self.rows.as_slice()) + self.large
     }
 
     /// The column, and an empty one in its place.
     pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
         self.numbers.clear();
         self.latest = (0, 0..0);
+        self.large = 0;
         let room = Vec::with_capacity(self.rows.len());
         let rows = UInt32Array::new(std::mem::replace(&mut self.rows, room).into(), self.nulls.finish());
         Ok(Arc::new(Repeated::try_new(rows, texts(&mut self.texts))?))
@@ -136,6 +144,9 @@ fn place_of(texts: &StringBuilder, number: u32) -> Option<Range<usize>> {
     Some(usize::try_from(from).ok()?..usize::try_from(to).ok()?)
 }
 
+/// Bytes of a text that is large.
+const LARGE: usize = 1_024;
+
 #[cfg(test)]
 mod tests {
     use arrow::array::{Array as _, AsArray as _};
@@ -165,6 +176,16 @@ mod tests {
                 prop_assert_eq!(finished.as_any_dictionary().values().len(), distinct.len());
             }
         }
+    }
+
+    #[test]
+    fn large_texts_weigh_in_every_row() {
+        let mut column = Repeats::new();
+        let text = "x".repeat(LARGE);
+        (0..1_000).for_each(|_| column.append_value(&text));
+        assert!(column.bytes() >= 1_000 * LARGE);
+        column.finish().unwrap();
+        assert!(column.bytes() < LARGE);
     }
 
     #[test]

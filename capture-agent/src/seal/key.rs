@@ -1,6 +1,7 @@
 //! The Ed25519 key that signs seals (RFC 8032), and its public half, in the files that `openssl` reads and writes (RFC
 //! 7468, RFC 8410).
 
+use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -20,11 +21,17 @@ use super::{hash, hex};
 pub(super) type Signature = [u8; 64];
 
 /// Signs seals.
-#[derive(Debug)]
 pub struct SigningKey {
     pair: Ed25519KeyPair,
     path: PathBuf,
     pem: Vec<u8>,
+}
+
+/// Without what is secret.
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// Says whether a seal was signed by the key that it belongs to.

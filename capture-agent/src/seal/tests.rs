@@ -281,6 +281,7 @@ fn a_key_that_others_can_read_is_refused_and_so_is_what_is_none() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("key");
     let made = SigningKey::open(&path).unwrap();
+    assert_eq!(format!("{made:?}"), format!("SigningKey {{ path: {path:?}, .. }}"));
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o600);
     assert_eq!(SigningKey::open(&path).unwrap().public(), made.public());
