@@ -229,7 +229,9 @@ mod tests {
     #[test]
     fn a_kernels_failure_is_told_from_the_emulators() {
         assert!(failed("[  1.0] Kernel panic - not syncing: Attempted to kill init!"));
-        assert!(!failed("[  1.0] Oops: int3: 0000 [#1]\nKernel panic - not syncing: Fatal exception in interrupt"));
+        assert!(!failed(
+            "[  1.0] Oops: int3: 0000 [#1]\nKernel panic - not syncing: Fatal exception in interrupt"
+        ));
         assert!(!failed("doctor\nfexit.forks.discovery"));
     }
 
