@@ -35,22 +35,19 @@ fn main() {
     let folder = tempfile::tempdir().unwrap();
     let began = Instant::now();
     let sessions = record(folder.path(), statements);
-    let (files, bytes) = sizes(folder.path());
-    println!(
-        "recorded   {statements} statements of {sessions} sessions in {:.1} s: {files} files, {:.1} bytes per statement",
-        began.elapsed().as_secs_f64(),
-        bytes as f64 / statements as f64
-    );
+    println!("{statements} statements of {sessions} sessions");
+    tell("recorded", began.elapsed(), folder.path(), statements);
     ask(folder.path(), sessions, "as recorded");
     let began = Instant::now();
     merge(folder.path());
-    let (files, bytes) = sizes(folder.path());
-    println!(
-        "merged     in {:.1} s: {files} files, {:.1} bytes per statement",
-        began.elapsed().as_secs_f64(),
-        bytes as f64 / statements as f64
-    );
+    tell("merged", began.elapsed(), folder.path(), statements);
     ask(folder.path(), sessions, "merged");
+}
+
+fn tell(what: &str, took: Duration, data_dir: &Path, statements: u64) {
+    let (files, bytes) = sizes(data_dir);
+    let each = bytes as f64 / statements as f64;
+    println!("{what:<10} in {:.1} s: {files} files, {each:.1} bytes per statement", took.as_secs_f64());
 }
 
 /// Times the commands as a person runs them, for a session in the middle: from the start of the program to its end.

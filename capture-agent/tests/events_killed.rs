@@ -7,12 +7,14 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 #![expect(clippy::disallowed_types, reason = "a test looks at the clock")]
 
+mod numbered;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -21,10 +23,8 @@ use arrow::array::AsArray as _;
 use arrow::datatypes::Int64Type;
 use capture_agent::events::{self, Feed, To, What};
 use capture_agent::record::{Decision, DecisionKind, Keys, Outcome, Recorder, Settings, Table};
-use capture_agent::session::value::Encoding;
-use capture_agent::session::{
-    Exchange, Micros, Origin, Protocol, SessionId, SessionInfo, Sink as _, Status, Transport,
-};
+use capture_agent::session::{Exchange, Micros, SessionInfo, Sink as _};
+use numbered::{Random, files};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
@@ -226,12 +226,6 @@ fn numbers(data_dir: &Path, table: Table) -> Vec<i64> {
     found
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let days = fs::read_dir(folder).unwrap().map(|day| day.unwrap().path());
-    let files = days.flat_map(|day| fs::read_dir(day).unwrap().map(|file| file.unwrap().path()));
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "parquet")).collect()
-}
-
 /// Events by number. Those that are there twice are the same.
 fn by_number(lines: impl Iterator<Item = String>, into: &mut BTreeMap<u64, Value>) -> u64 {
     let mut twice = 0;
@@ -325,73 +319,12 @@ fn serve(mut stream: TcpStream, state: &Mutex<Taken>) -> std::io::Result<()> {
 }
 
 fn session() -> SessionInfo {
-    SessionInfo {
-        origin: Origin {
-            id: SessionId(uuid::Uuid::from_u128(0x0198_0000_0000_7000_8000_0000_0000_0001)),
-            started_at: Micros(MORNING),
-            transport: Transport::Unix,
-            client_addr: None,
-            client_port: None,
-            backend_pid: 1,
-            peer_pid: None,
-            peer_exe: None,
-            host_pid: 1,
-            server: Default::default(),
-            user: None,
-            database: None,
-            partial: false,
-            idle: false,
-        },
-        user: Some("alice".into()),
-        database: None,
-        application_name: None,
-        auth_method: None,
-        server_version: None,
-        client_encoding: Encoding::default(),
-        standard_conforming_strings: true,
-        tls: false,
-        gss_encrypted: false,
-        tls_version: None,
-        tls_cipher: None,
-    }
+    let mut session = numbered::session();
+    session.origin.started_at = Micros(MORNING);
+    session
 }
 
 fn exchange(event: u64) -> Exchange {
-    Exchange {
-        seq: event,
-        started_at: Micros(MORNING + i64::try_from(event).unwrap()),
-        duration_us: Some(5),
-        first_row_us: None,
-        protocol: Protocol::Extended,
-        sql: Some("select value from numbered where number = $1".into()),
-        statement_name: Some("".into()),
-        params: Vec::new(),
-        params_body: Vec::new(),
-        columns: None,
-        rows: Some(1),
-        command_tag: None,
-        status: Status::Completed,
-        sqlstate: None,
-        error_message: None,
-        bytes_in: 10,
-        bytes_out: 20,
-        frontend_range: (event * 10, event * 10 + 10),
-        complete: true,
-        results_truncated: false,
-        params_truncated: false,
-        judged: None,
-        masked: 0,
-    }
-}
-
-/// A xorshift generator.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
+    let started_at = Micros(MORNING + i64::try_from(event).unwrap());
+    Exchange { started_at, ..numbered::exchange(event) }
 }

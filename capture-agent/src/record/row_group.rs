@@ -39,8 +39,6 @@ enum Column {
     Texts(Box<TextChunk>),
     /// As the library encodes it.
     Other(Box<ArrowColumnWriter>),
-    /// The same, before it begins.
-    Awaited,
 }
 
 /// A column that is ready for a file.
@@ -78,25 +76,24 @@ impl Encoder {
     ) -> Result<Self> {
         let (schema, properties) = (file.schema_descr(), file.properties());
         let texts = table.repeats() && chunk::may_serve(properties);
-        let mut fields: Vec<Vec<Column>> = table.schema().fields().iter().map(|_| Vec::new()).collect();
+        let is_texts = |column| texts && chunk::serves(column, properties);
+        let mut has_others = vec![false; table.schema().fields().len()];
         for (at, column) in schema.columns().iter().enumerate() {
-            let column = match texts && chunk::serves(column, properties) {
-                true => Column::Texts(Box::new(TextChunk::new(column, properties))),
-                false => Column::Awaited,
-            };
-            if let Some(field) = fields.get_mut(schema.get_column_root_idx(at)) {
-                field.push(column);
-            }
+            has_others[schema.get_column_root_idx(at)] |= !is_texts(column);
         }
-        let others = match texts {
-            true => others(table, &fields, properties)?,
+        let mut others = match texts {
+            true => others(table, &has_others, properties)?,
             false => ArrowRowGroupWriterFactory::new(file, table.schema()).create_column_writers(number)?,
-        };
-        let fields_of_others = fields.iter_mut().filter(|field| field.iter().any(Column::is_other));
-        for (column, other) in fields_of_others.flatten().zip(others) {
-            if column.is_other() {
-                *column = Column::Other(Box::new(other));
-            }
+        }
+        .into_iter();
+        let mut fields: Vec<Vec<Column>> = has_others.iter().map(|_| Vec::new()).collect();
+        for (at, column) in schema.columns().iter().enumerate() {
+            let field = schema.get_column_root_idx(at);
+            let other = if has_others[field] { others.next() } else { None };
+            fields[field].push(match other.filter(|_| !is_texts(column)) {
+                Some(other) => Column::Other(Box::new(other)),
+                None => Column::Texts(Box::new(TextChunk::new(column, properties))),
+            });
         }
         let compressor = Compressor::new(layout::ZSTD_LEVEL)?;
         Ok(Self { fields, compressor, rows: 0, stake: Losses::default(), spans: Spans::default() })
@@ -106,7 +103,7 @@ impl Encoder {
     pub(super) fn add(&mut self, batch: &RecordBatch, stake: &[Loss], piece: Option<Piece>) -> Result<()> {
         let schema = batch.schema();
         for ((field, array), columns) in schema.fields().iter().zip(batch.columns()).zip(&mut self.fields) {
-            let others = columns.iter().any(Column::is_other);
+            let others = columns.iter().any(|column| matches!(column, Column::Other(_)));
             let leaves = if others { compute_leaves(field, array)? } else { Vec::new() };
             for (at, column) in columns.iter_mut().enumerate() {
                 match column {
@@ -114,7 +111,6 @@ impl Encoder {
                         chunk.add(&Leaf::of(array, at, chunk.most())?, &mut self.compressor)?;
                     }
                     Column::Other(writer) => leaves.get(at).map_or(Ok(()), |leaf| writer.write(leaf))?,
-                    Column::Awaited => {}
                 }
             }
         }
@@ -143,15 +139,10 @@ impl Encoder {
 }
 
 impl Column {
-    fn is_other(&self) -> bool {
-        !matches!(self, Self::Texts(_))
-    }
-
     fn bytes(&self) -> usize {
         match self {
             Self::Texts(chunk) => chunk.bytes(),
             Self::Other(writer) => writer.memory_size(),
-            Self::Awaited => 0,
         }
     }
 
@@ -162,7 +153,6 @@ impl Column {
                 Ok(Chunk::Texts(bytes, Box::new(close)))
             }
             Self::Other(writer) => Ok(Chunk::Other(Box::new(writer.close()?))),
-            Self::Awaited => Err(ParquetError::General("a column has no encoder".to_owned())),
         }
     }
 }
@@ -214,13 +204,12 @@ impl RowGroup {
 /// The library's encoders of the fields that need any: one has a quarter of a megabyte of its own.
 fn others(
     table: Table,
-    fields: &[Vec<Column>],
+    has_others: &[bool],
     properties: &WriterPropertiesPtr,
 ) -> Result<Vec<ArrowColumnWriter>> {
     let schema = table.schema();
-    let of_others = schema.fields().iter().zip(fields);
-    let of_others = of_others.filter(|(_, columns)| columns.iter().any(Column::is_other));
-    let schema = Arc::new(Schema::new(of_others.map(|(field, _)| Arc::clone(field)).collect::<Vec<_>>()));
+    let fields = schema.fields().iter().zip(has_others).filter(|(_, has_others)| **has_others);
+    let schema = Arc::new(Schema::new(fields.map(|(field, _)| Arc::clone(field)).collect::<Vec<_>>()));
     let parquet = ArrowSchemaConverter::new().convert(&schema)?.root_schema_ptr();
     let file = SerializedFileWriter::new(Vec::new(), parquet, Arc::clone(properties))?;
     ArrowRowGroupWriterFactory::new(&file, schema).create_column_writers(0)

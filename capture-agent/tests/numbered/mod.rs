@@ -139,7 +139,7 @@ pub fn session() -> SessionInfo {
     }
 }
 
-fn exchange(event: u64) -> Exchange {
+pub fn exchange(event: u64) -> Exchange {
     let day = event / 700 % 2;
     Exchange {
         seq: event,
