@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 
 use anyhow::{Context, bail, ensure};
 use aya::maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray};
-use aya::programs::loaded_programs;
+use aya::programs::{ProgramError, ProgramInfo, loaded_programs};
+use aya::sys::SyscallError;
 use capture_common::{Hold, MAX_TRACKED};
 
 /// What a process has loaded into the kernel.
@@ -38,11 +40,7 @@ impl KernelSide {
     /// # Errors
     /// The kernel does not say.
     pub fn programs_left(&self) -> anyhow::Result<usize> {
-        let mut left = 0;
-        for program in loaded_programs() {
-            left += usize::from(self.programs.contains(&program?.id()));
-        }
-        Ok(left)
+        Ok(self.loaded()?.len())
     }
 
     /// How many instructions the verifier walked through to accept each of its programs, by name; none where the kernel does not
@@ -51,15 +49,26 @@ impl KernelSide {
     /// # Errors
     /// The kernel does not say which programs there are.
     pub fn verified(&self) -> anyhow::Result<Vec<(String, Option<u32>)>> {
-        let mut verified = Vec::new();
+        let verified = |program: &ProgramInfo| {
+            let name = program.name_as_str().unwrap_or_default().to_owned();
+            (name, program.verified_instruction_count())
+        };
+        Ok(self.loaded()?.iter().map(verified).collect())
+    }
+
+    fn loaded(&self) -> Result<Vec<ProgramInfo>, ProgramError> {
+        let mut loaded = Vec::new();
         for program in loaded_programs() {
-            let program = program?;
-            if self.programs.contains(&program.id()) {
-                let name = program.name_as_str().unwrap_or_default().to_owned();
-                verified.push((name, program.verified_instruction_count()));
+            match program {
+                Ok(program) if self.programs.contains(&program.id()) => loaded.push(program),
+                Ok(_) => {}
+                // Anybody's program may go between the moment it is listed and the one it is asked about.
+                Err(ProgramError::SyscallError(SyscallError { io_error, .. }))
+                    if io_error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
-        Ok(verified)
+        Ok(loaded)
     }
 
     /// A counter of the kernel side, summed over all CPUs: an index of `capture_common::counter`.
