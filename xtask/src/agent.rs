@@ -1,9 +1,9 @@
 //! A running agent: started, waited for, and stopped also when a task fails.
 
 use crate::shell;
+use crate::usage::Usage;
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
-use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -79,16 +79,18 @@ impl Agent {
         }
     }
 
+    /// The id of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it used so far.
     ///
     /// # Errors
     ///
     /// If the process is gone.
     pub(crate) fn usage(&self) -> Result<Usage> {
-        let folder = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let stat = fs::read_to_string(folder.join("stat")).context("the agent is gone")?;
-        let status = fs::read_to_string(folder.join("status")).context("the agent is gone")?;
-        Usage::parse(&stat, &status).context("/proc reads other than proc(5) says")
+        Usage::of(self.child.id()).context("the agent is gone")
     }
 
     /// A command that reads what was recorded, with its output as it shows it to people.
@@ -133,28 +135,6 @@ impl Drop for Agent {
     }
 }
 
-/// What a process used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Usage {
-    /// User and system time in clock ticks.
-    pub(crate) ticks: u64,
-    /// The most memory it ever had, in KiB.
-    pub(crate) peak_kib: u64,
-}
-
-impl Usage {
-    /// Reads `/proc/PID/stat` and `/proc/PID/status`, see proc(5).
-    fn parse(stat: &str, status: &str) -> Option<Self> {
-        // The second field is the program's name in parentheses, which may hold anything. utime and stime are
-        // fields 14 and 15.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        let peak_kib = peak.split_whitespace().next()?.parse().ok()?;
-        Some(Self { ticks, peak_kib })
-    }
-}
-
 /// Reads lines in a thread of its own: a full pipe would stop the agent.
 fn follow(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
@@ -171,16 +151,3 @@ fn follow(stream: impl Read + Send + 'static) -> Receiver<String> {
 const START_TIME: Duration = Duration::from_secs(30);
 const STOP_TIME: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn usage_is_read_also_when_the_name_holds_parentheses() {
-        let stat = "42 (a) (b c) S 1 42 42 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 1 0 1 2 3";
-        let status = "Name:\ta\nVmHWM:\t   12345 kB\n";
-        assert_eq!(Usage::parse(stat, status), Some(Usage { ticks: 200, peak_kib: 12_345 }));
-        assert_eq!(Usage::parse("", status), None);
-    }
-}

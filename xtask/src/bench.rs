@@ -1,22 +1,37 @@
-//! `cargo xtask bench`: what capturing costs, measured with pgbench on one server in one run.
+//! `cargo xtask bench`: what capturing costs, measured on one server in one run, beside other ways to know what
+//! clients did.
 //!
-//! Direct and captured rounds alternate in pairs, so that a slow machine is slow for both; the order within a
-//! pair alternates too. The ratio of each pair is what counts, its median and spread are what is printed.
+//! Rounds with and without a contender alternate in pairs, so that a slow machine is slow for both; the order within
+//! a pair alternates too. The ratio of each pair is what counts, its median and spread are what is told.
 
-mod pgbench;
+mod cases;
+mod chart;
+mod contender;
+mod figures;
+mod growth;
+mod idle;
+mod page;
+mod programs;
 mod report;
+mod round;
+mod work;
 
-use crate::agent::Agent;
 use crate::postgres::Server;
 use crate::{build, setup, shell, test};
 use anyhow::{Context as _, Result};
+use cases::Case;
 use clap::Args;
-use pgbench::{Mode, Round};
-use report::{Case, Pair, Versus};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use contender::Contender;
+use figures::{Compared, Figures, Pair};
+pub(crate) use figures::{KEPT, parse};
+pub(crate) use page::{PLACES, render};
+use round::Round;
+use std::cell::OnceCell;
+use std::fs;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
+use work::{Kind, Protocol, SCALE, Work};
 
 /// Options of `cargo xtask bench`.
 #[derive(Args)]
@@ -27,151 +42,211 @@ pub(crate) struct Options {
     /// Seconds of one round
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// pgbench's scale: 100,000 rows each
-    #[arg(long, default_value_t = 10)]
-    scale: u32,
-    /// Only cases whose name has this in it, such as `TLS` or `held`
+    /// Only what has this in its name, such as `TLS`, `pgbouncer`, `programs`, `idle` or `growth`
     #[arg(long)]
     only: Option<String>,
+    /// Only list what would be measured
+    #[arg(long)]
+    list: bool,
+    /// Measure this agent instead of building the tree's
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
     /// Also write the figures to FILE
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Renew the figures that the documentation tells
+    #[arg(long)]
+    write: bool,
 }
 
-/// Measures every case and prints a table.
+/// Measures, and prints tables.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    setup::ensure(setup::For::Demo)?;
-    test::machine()?;
-    let program = build::agent()?;
-    let server =
-        shell::stage("starting a PostgreSQL server", || Server::start_with_tls(&["shared_buffers=512MB"]))?;
-    shell::step(
-        "filling pgbench's tables",
-        server.pgbench().args(["-i", "-q", "-s", &options.scale.to_string(), "postgres"]),
-    )?;
-    let bench = Bench { program, server, seconds: options.seconds, ticks_per_second: ticks_per_second()? };
-
-    let mut cases = Vec::new();
-    for (versus, mode, clients) in CASES {
-        let name = format!("{versus}, {mode}, {clients}");
-        if options.only.as_ref().is_some_and(|only| !name.contains(only)) {
-            continue;
-        }
-        let mut case = Case { mode, clients, versus, pairs: Vec::new() };
-        // Caches, the server's and the processor's, are warm before the first figure counts.
-        bench.direct(mode, clients)?;
-        for number in 0..options.pairs {
-            let what =
-                format!("{versus}, {mode}, {clients} client(s), pair {} of {}", number + 1, options.pairs);
-            case.pairs.push(shell::stage(&what, || bench.pair(versus, mode, clients, number % 2 == 1))?);
-        }
-        cases.push(case);
+    let plan = Plan::of(options);
+    if options.list {
+        plan.names().iter().for_each(|name| println!("{name}"));
+        return Ok(());
     }
-    let about = format!(
-        "{}, pgbench -S, scale {}, {} s a round",
-        bench.server.version()?,
-        options.scale,
-        options.seconds
-    );
-    println!("\n{about}\n\n{}", report::table(&cases));
+    setup::ensure(setup::For::Bench)?;
+    test::machine()?;
+    let agent = options.agent.clone().map_or_else(build::agent, Ok)?;
+    let bench = Bench::start(agent)?;
+    let figures = measure(&bench, &plan, options)?;
+    print(&figures);
     if let Some(file) = &options.json {
-        let text = serde_json::to_string_pretty(&report::json(&about, &cases))?;
-        std::fs::write(file, text + "\n").with_context(|| format!("cannot write {}", file.display()))?;
+        figures.write(file)?;
         println!("figures: {}", file.display());
+    }
+    if options.write {
+        let mut kept = Figures::kept()?;
+        kept.renew(figures);
+        page::write(&kept)?;
     }
     Ok(())
 }
 
+/// What shall be measured.
+struct Plan {
+    cases: Vec<Case>,
+    programs: Vec<Work>,
+    idle: bool,
+    growth: Vec<&'static str>,
+}
+
+impl Plan {
+    fn of(options: &Options) -> Self {
+        let wanted = |name: &str| options.only.as_ref().is_none_or(|only| name.contains(only));
+        let select = |protocol, tls| Work { tls, ..Work::new(Kind::Select(protocol), 8) };
+        let programs = [
+            select(Protocol::Prepared, false),
+            select(Protocol::Simple, false),
+            select(Protocol::Prepared, true),
+        ];
+        Self {
+            cases: cases::all().into_iter().filter(|case| wanted(&case.to_string())).collect(),
+            programs: programs.into_iter().filter(|work| wanted(&format!("programs, {work}"))).collect(),
+            idle: wanted("idle"),
+            growth: growth::names().filter(|name| wanted(&format!("growth, {name}"))).collect(),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.cases.iter().map(Case::to_string).collect();
+        names.extend(self.programs.iter().map(|work| format!("programs, {work}")));
+        names.extend(self.idle.then(|| "idle".to_owned()));
+        names.extend(self.growth.iter().map(|name| format!("growth, {name}")));
+        names
+    }
+}
+
+fn measure(bench: &Bench, plan: &Plan, options: &Options) -> Result<Figures> {
+    let mut figures = Figures::default();
+    let on = bench.on()?;
+    for case in &plan.cases {
+        let pairs = bench.pairs(case, options)?;
+        let unit = case.work.unit().to_owned();
+        let compared = Compared { on: on.clone(), seconds: options.seconds, unit, pairs };
+        figures.cases.insert(case.to_string(), compared);
+    }
+    figures.programs = growth::programs(bench, &plan.programs, options.seconds)?;
+    if plan.idle {
+        figures.idle = Some(shell::stage("idle sessions", || idle::run(bench, IDLE_SECONDS))?);
+    }
+    for name in &plan.growth {
+        let points = growth::run(bench, name, options.pairs.min(3), options.seconds)?;
+        figures.growth.insert((*name).to_owned(), points);
+    }
+    Ok(figures)
+}
+
+fn print(figures: &Figures) {
+    if let Some(compared) = figures.cases.values().next() {
+        println!("\n{}; {} s a round\n\n{}", compared.on, compared.seconds, report::cases(figures).text());
+    }
+    if !figures.programs.is_empty() {
+        println!("{}", report::programs(figures).text());
+    }
+    if let Some(idle) = &figures.idle {
+        println!("{}\n", report::idle(idle));
+    }
+    for (name, points) in &figures.growth {
+        println!("{}", report::growth(name, points).text());
+    }
+}
+
+/// What is measured with.
 struct Bench {
     program: PathBuf,
     server: Server,
-    seconds: u64,
-    ticks_per_second: u64,
+    /// One that has loaded pgaudit.
+    auditing: OnceCell<Server>,
 }
 
 impl Bench {
-    /// A round to compare with, and one to compare.
-    fn pair(&self, versus: Versus, mode: Mode, clients: u32, captured_first: bool) -> Result<Pair> {
-        let before = || match versus {
-            Versus::Captured => self.direct(mode, clients),
-            Versus::Bystanding | Versus::Settled | Versus::Held => {
-                Ok(self.captured(mode, clients, None)?.captured)
-            }
-        };
-        let rules = match versus {
-            Versus::Captured => None,
-            Versus::Bystanding => Some(format!("match = 'session.user == \"another\"'\n{RULE}")),
-            Versus::Settled | Versus::Held => Some(RULE.to_owned()),
-        };
-        if captured_first {
-            let mut pair = self.captured(mode, clients, rules.as_deref())?;
-            pair.direct = before()?;
-            return Ok(pair);
+    fn start(program: PathBuf) -> Result<Self> {
+        Ok(Self { program, server: filled(&[])?, auditing: OnceCell::new() })
+    }
+
+    /// The same agent with another server.
+    fn anew(&self) -> Result<Self> {
+        Self::start(self.program.clone())
+    }
+
+    /// The server of a contender.
+    fn of(&self, contender: Contender) -> Result<&Server> {
+        if contender != Contender::PgAudit {
+            return Ok(&self.server);
         }
-        let direct = before()?;
-        Ok(Pair { direct, ..self.captured(mode, clients, rules.as_deref())? })
+        if self.auditing.get().is_none() {
+            let server = filled(&["shared_preload_libraries=pgaudit"])?;
+            return Ok(self.auditing.get_or_init(|| server));
+        }
+        self.auditing.get().context("the second server is gone")
     }
 
-    fn direct(&self, mode: Mode, clients: u32) -> Result<Round> {
-        pgbench::run(&self.server, mode, clients, self.seconds)
+    fn pairs(&self, case: &Case, options: &Options) -> Result<Vec<Pair>> {
+        // Caches, the servers' and the processor's, are warm before the first figure counts.
+        for contender in [case.against, case.contender] {
+            let server = self.of(contender)?;
+            let via = round::Via { port: server.port(), options: "" };
+            round::run(server, &case.work, &via, options.seconds.min(2))?;
+        }
+        let pair = |number: usize| {
+            let what = format!("{case}, pair {} of {}", number + 1, options.pairs);
+            shell::stage(&what, || self.pair(case, options.seconds, number % 2 == 1))
+        };
+        (0..options.pairs).map(pair).collect()
     }
 
-    fn captured(&self, mode: Mode, clients: u32, rule: Option<&str>) -> Result<Pair> {
-        let folder = tempfile::Builder::new().prefix("capture-bench-").tempdir()?;
-        let config = folder.path().join("capture.toml");
-        std::fs::write(&config, rule.map_or_else(String::new, |rule| format!("[[guardrail]]\n{rule}")))?;
-        let agent = Agent::start_with(&self.program, folder.path(), self.server.port(), Some(&config))?;
-        let before = agent.usage()?;
-        let captured = self.direct(mode, clients)?;
-        // The last batch is still on its way; its cost belongs to the round.
-        thread::sleep(SETTLE);
-        let after = agent.usage()?;
-        agent.stop()?;
-        let ticks = after.ticks - before.ticks;
-        let agent_seconds = Duration::from_millis(ticks * 1_000 / self.ticks_per_second).as_secs_f64();
+    fn pair(&self, case: &Case, seconds: u64, contender_first: bool) -> Result<Pair> {
+        let before = || Ok::<Round, anyhow::Error>(self.watched(case.against, &case.work, seconds)?.after);
+        if contender_first {
+            let pair = self.watched(case.contender, &case.work, seconds)?;
+            return Ok(Pair { before: before()?, ..pair });
+        }
+        let before = before()?;
+        Ok(Pair { before, ..self.watched(case.contender, &case.work, seconds)? })
+    }
+
+    /// One round with a contender; there is nothing yet to compare it with.
+    fn watched(&self, contender: Contender, work: &Work, seconds: u64) -> Result<Pair> {
+        let running = contender.start(self)?;
+        let before = running.usage()?;
+        let after = round::run(self.of(contender)?, work, &running.via(), seconds)?;
+        if before.is_some() {
+            // The last batch is still on its way; its cost belongs to the round.
+            thread::sleep(SETTLE);
+        }
+        let used = running.usage()?.zip(before).map(|(after, before)| after - before);
+        let kept = running.end(work, &after)?;
+        let transactions = after.transactions.max(1) as f64;
         Ok(Pair {
-            agent_us: agent_seconds * 1e6 / captured.transactions as f64,
-            peak_mib: after.peak_kib as f64 / 1_024.0,
-            lost: captured.transactions as i64 - recorded(folder.path())?,
-            direct: Round::default(),
-            captured,
+            before: Round::default(),
+            after,
+            own_us: used.map(|used| used.processor.as_secs_f64() * 1e6 / transactions),
+            peak_mib: used.map(|used| used.peak_kib as f64 / 1_024.0),
+            bytes: kept.bytes.map(|bytes| bytes as f64 / transactions),
+            lost: kept.lost,
         })
     }
+
+    /// The machine and the server.
+    fn on(&self) -> Result<String> {
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("the kernel has no version")?;
+        let cores = thread::available_parallelism()?;
+        Ok(format!("{}, scale {SCALE}; Linux {}, {cores} cores", self.server.version()?, kernel.trim()))
+    }
 }
 
-/// How many of pgbench's statements are in the record, counted by DuckDB rather than by our own reader.
-fn recorded(data_dir: &Path) -> Result<i64> {
-    let mut python = Command::new(setup::python());
-    let text = shell::read(python.args(["-c", COUNT]).arg(data_dir.join("statements")))?;
-    text.trim().parse().with_context(|| format!("DuckDB counted {text}"))
+/// A server with pgbench's tables.
+fn filled(settings: &[&str]) -> Result<Server> {
+    let settings = [&["shared_buffers=512MB", "max_connections=1100"], settings].concat();
+    let server = shell::stage("starting a PostgreSQL server", || Server::start_with_tls(&settings))?;
+    let mut fill = server.pgbench();
+    shell::step("filling pgbench's tables", fill.args(["-i", "-q", "-s", &SCALE.to_string(), "postgres"]))?;
+    Ok(server)
 }
 
-fn ticks_per_second() -> Result<u64> {
-    let text = shell::read(Command::new("getconf").arg("CLK_TCK"))?;
-    text.trim().parse().with_context(|| format!("getconf printed {text}"))
-}
+/// A batch of rows is at most half a second old when it is encoded.
+const SETTLE: Duration = Duration::from_millis(700);
 
-/// What is compared, how pgbench speaks, and with how many clients.
-const CASES: [(Versus, Mode, u32); 9] = [
-    (Versus::Captured, Mode::Prepared, 1),
-    (Versus::Captured, Mode::Prepared, 8),
-    (Versus::Captured, Mode::Simple, 1),
-    (Versus::Captured, Mode::Simple, 8),
-    (Versus::Captured, Mode::TlsPrepared, 8),
-    (Versus::Bystanding, Mode::Prepared, 8),
-    (Versus::Settled, Mode::Prepared, 8),
-    (Versus::Held, Mode::Simple, 1),
-    (Versus::Held, Mode::Simple, 8),
-];
-
-/// Lets everything pass that pgbench sends.
-const RULE: &str = "name = 'no-drop'\nwhen = '\"drop\" in stmt.kinds'\naction = 'block'\n";
-
-const SETTLE: Duration = Duration::from_millis(300);
-
-const COUNT: &str = "
-import duckdb, sys
-files = sys.argv[1] + '/*/*.parquet'
-query = 'SELECT count(*) FROM read_parquet(?) WHERE sql LIKE ?'
-print(duckdb.execute(query, [files, 'SELECT abalance FROM pgbench_accounts%']).fetchone()[0])
-";
+const IDLE_SECONDS: u64 = 30;

@@ -12,11 +12,13 @@ mod build;
 mod ci;
 mod demo;
 mod kernels;
+mod marked;
 mod postgres;
 mod setup;
 mod shell;
 mod test;
 mod tidy;
+mod usage;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -42,7 +44,7 @@ enum Verb {
     Demo(demo::Options),
     /// Prove it: format, lints, unit tests, real servers and clients, docs, source rules
     Test,
-    /// Measure what capturing costs, with pgbench
+    /// Measure what capturing costs, beside other ways to know what clients did
     Bench(bench::Options),
     /// Run the core of the tests on Debian's own kernels, in an emulated machine
     Kernels(kernels::Options),

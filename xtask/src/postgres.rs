@@ -65,8 +65,7 @@ impl Server {
     fn start_in(settings: &[&str], prepare: impl FnOnce(&Path) -> Result<Vec<String>>) -> Result<Self> {
         let bin = bin_dir()?;
         let account = Account::find()?;
-        let folder = tempfile::Builder::new().prefix("capture-postgres-").tempdir()?;
-        std::os::unix::fs::chown(folder.path(), Some(account.uid), Some(account.gid))?;
+        let folder = account.folder("capture-postgres-")?;
         let data = folder.path().join("data");
         let mut initdb = account.command(&bin.join("initdb"));
         initdb.args([
@@ -123,6 +122,16 @@ impl Server {
         pgbench
     }
 
+    /// The id of its postmaster.
+    pub(crate) fn pid(&self) -> u32 {
+        self.postmaster.id()
+    }
+
+    /// The file that the server logs to.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
     /// What kind of server it is, such as `PostgreSQL 15.4`.
     pub(crate) fn version(&self) -> Result<String> {
         let text = shell::read(Command::new(self.bin.join("postgres")).arg("--version"))?;
@@ -136,7 +145,7 @@ impl Server {
         ready.args(["-q", "-p", &self.port.to_string(), "-h"]).arg(self.folder.path());
         while !shell::works(&mut ready) {
             if self.postmaster.try_wait()?.is_some() || Instant::now() > deadline {
-                let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+                let log = fs::read_to_string(self.log()).unwrap_or_default();
                 bail!("the PostgreSQL server does not start:\n{log}");
             }
             thread::sleep(POLL);
@@ -183,13 +192,18 @@ pub(crate) fn bin_dir() -> Result<PathBuf> {
 }
 
 /// Who runs the server: it refuses to run as root.
-struct Account {
+pub(crate) struct Account {
     uid: u32,
     gid: u32,
 }
 
 impl Account {
-    fn find() -> Result<Self> {
+    /// Debian's `postgres`.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub(crate) fn find() -> Result<Self> {
         let id = |flag| -> Result<u32> {
             let text = shell::read(Command::new("id").args([flag, "postgres"]))?;
             text.trim().parse().with_context(|| format!("id printed {text}"))
@@ -197,14 +211,31 @@ impl Account {
         Ok(Self { uid: id("-u")?, gid: id("-g")? })
     }
 
-    fn command(&self, program: &Path) -> Command {
+    /// A program that runs as this account.
+    pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.uid(self.uid).gid(self.gid);
         command
     }
+
+    /// A temporary folder of its own.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be created.
+    pub(crate) fn folder(&self, prefix: &str) -> Result<TempDir> {
+        let folder = tempfile::Builder::new().prefix(prefix).tempdir()?;
+        std::os::unix::fs::chown(folder.path(), Some(self.uid), Some(self.gid))?;
+        Ok(folder)
+    }
 }
 
-fn free_port() -> Result<u16> {
+/// A port of 127.0.0.1 that nobody listens on now.
+///
+/// # Errors
+///
+/// There is none.
+pub(crate) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?.port())
 }

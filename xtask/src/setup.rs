@@ -22,13 +22,15 @@ pub(crate) struct Options {
     purpose: For,
 }
 
-/// What the machine shall be able to do; each includes the ones before it.
+/// What the machine shall be able to do; each includes the ones before it, but for `Bench`, which is for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum For {
     /// Compile the agent.
     Build,
     /// Run the demo: a PostgreSQL server, a driver, eBPF.
     Demo,
+    /// Measure: what Capture is compared with.
+    Bench,
     /// Run the tests: more drivers, servers of every version, object storage, lints.
     Test,
     /// Boot other kernels in an emulated machine, and run tests there.

@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: rules about the source that no compiler checks, each with the line and what to do.
 
 mod anchors;
+mod figures;
 mod kernels;
 mod length;
 mod metrics;
@@ -58,13 +59,14 @@ impl fmt::Display for Finding {
 /// A rule sees the whole tree, because some rules compare files.
 type Rule = fn(&[Source]) -> Vec<Finding>;
 
-const RULES: [Rule; 9] = [
+const RULES: [Rule; 10] = [
     rooms::sans_io,
     rooms::order,
     unsafety::confined,
     length::files_are_short,
     anchors::exist,
     kernels::table_is_of_the_results,
+    figures::pages_are_of_the_measurements,
     metrics::well_named,
     names::no_getters,
     names::no_home_paths,

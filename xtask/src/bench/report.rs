@@ -1,197 +1,237 @@
-//! The figures, for people and for programs.
+//! The figures, for people: on a terminal, and in Markdown.
 
-use super::pgbench::{Mode, Round};
-use serde_json::{Value, json};
-use std::fmt;
+use super::cases::{self, Case};
+use super::contender::Contender;
+use super::figures::{Compared, Figures, Idle, Pair, Point, Program};
+use super::programs;
+use std::fmt::Write as _;
 
-/// All pairs of one kind.
-pub(super) struct Case {
-    pub(super) mode: Mode,
-    pub(super) clients: u32,
-    /// What is compared with what.
-    pub(super) versus: Versus,
-    pub(super) pairs: Vec<Pair>,
-}
+/// Rows of cells, the first of which are headings.
+pub(super) struct Table(Vec<Vec<String>>);
 
-/// What is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Versus {
-    /// Captured with direct.
-    Captured,
-    /// Captured while a guardrail is about other sessions, with captured without any.
-    Bystanding,
-    /// Guarded, but settled when the statement was prepared, with captured without any guardrail.
-    Settled,
-    /// Held for a verdict at each statement, with captured without any guardrail.
-    Held,
-}
+impl Table {
+    fn new(headings: &[&str]) -> Self {
+        Self(vec![headings.iter().map(|heading| (*heading).to_owned()).collect()])
+    }
 
-impl fmt::Display for Versus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Captured => "captured / direct",
-            Self::Bystanding => "others guarded / captured",
-            Self::Settled => "guarded / captured",
-            Self::Held => "held / captured",
-        })
+    /// In columns, which are as wide as need be.
+    pub(super) fn text(&self) -> String {
+        let columns = self.0.first().map_or(0, Vec::len);
+        let width = |column: usize| {
+            let cells = self.0.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max()
+        };
+        let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
+        let line = |row: &Vec<String>| {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
+            cells.collect::<Vec<_>>().join("  ") + "\n"
+        };
+        self.0.iter().map(line).collect()
+    }
+
+    pub(super) fn markdown(&self) -> String {
+        let mut text = String::new();
+        for (number, row) in self.0.iter().enumerate() {
+            // To a string, which takes everything.
+            let _ = writeln!(text, "| {} |", row.join(" | "));
+            if number == 0 {
+                let _ = writeln!(text, "|{}", "---|".repeat(row.len()));
+            }
+        }
+        text
     }
 }
 
-/// Two rounds, one right after the other.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pair {
-    /// What is compared with.
-    pub(super) direct: Round,
-    /// What is compared.
-    pub(super) captured: Round,
-    /// Processor time of the agent per statement, in microseconds.
-    pub(super) agent_us: f64,
-    /// The agent's peak memory in MiB.
-    pub(super) peak_mib: f64,
-    /// Transactions that pgbench counted and the record lacks.
-    pub(super) lost: i64,
+/// The cases that were measured, in their order.
+pub(super) fn cases(figures: &Figures) -> Table {
+    let mut table = Table::new(&CASES);
+    for case in cases::all() {
+        if let Some(compared) = figures.cases.get(&case.to_string()) {
+            table.0.push(case_row(&case, compared));
+        }
+    }
+    table
 }
 
-impl Case {
-    /// Captured over direct throughput: lowest, median, highest.
-    fn ratio(&self) -> [f64; 3] {
-        spread(self.pairs.iter().map(|pair| pair.captured.tps / pair.direct.tps))
+/// What the README tells: the ratio to direct, and what Capture itself takes.
+pub(super) fn summary(figures: &Figures) -> Table {
+    let mut table = Table::new(&SUMMARY);
+    for case in cases::all() {
+        let shown = case.contender == Contender::Captured || case.work.clients == 8;
+        let Some(compared) = figures.cases.get(&case.to_string()) else { continue };
+        if case.against != Contender::Direct || !shown {
+            continue;
+        }
+        let [low, median, high] = compared.ratio();
+        let captured = case.contender.is_capture();
+        let own = compared.some_median(|pair| pair.own_us).filter(|_| captured && compared.unit == "tps");
+        table.0.push(vec![
+            case.contender.to_string(),
+            case.work.to_string(),
+            rate(compared, |pair| pair.before.rate) + " " + &compared.unit,
+            format!("{median:.2} ({low:.2} to {high:.2})"),
+            own.map_or_else(none, |us| format!("{us:.1} µs")),
+            compared.lost().filter(|_| captured).map_or_else(none, |lost| lost.to_string()),
+        ]);
     }
-
-    fn median(&self, of: impl Fn(&Pair) -> f64) -> f64 {
-        spread(self.pairs.iter().map(of))[1]
-    }
-
-    fn lost(&self) -> i64 {
-        self.pairs.iter().map(|pair| pair.lost).sum()
-    }
+    table
 }
 
-/// One line per case.
-pub(super) fn table(cases: &[Case]) -> String {
-    let mut rows = vec![HEADINGS.map(str::to_owned)];
-    rows.extend(cases.iter().map(row));
-    let widths: [usize; COLUMNS] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default());
-    let lines = rows.iter().map(|row| {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
-        cells.join("  ")
-    });
-    lines.collect::<Vec<_>>().join("\n") + "\n"
-}
-
-fn row(case: &Case) -> [String; COLUMNS] {
-    let [low, median, high] = case.ratio();
-    let both = |of: fn(&Round) -> u64| {
-        let direct = case.median(|pair| of(&pair.direct) as f64);
-        let captured = case.median(|pair| of(&pair.captured) as f64);
-        format!("{direct:.0} -> {captured:.0}")
+fn case_row(case: &Case, compared: &Compared) -> Vec<String> {
+    let [low, median, high] = compared.ratio();
+    let both = |of: fn(&Pair) -> [f64; 2]| {
+        let [before, after] = [0, 1].map(|which: usize| compared.median(|pair| of(pair)[which]));
+        format!("{} → {}", figure(before), figure(after))
     };
-    [
-        case.versus.to_string(),
-        case.mode.to_string(),
-        case.clients.to_string(),
-        format!("{:.0}", case.median(|pair| pair.direct.tps)),
-        format!("{:.0}", case.median(|pair| pair.captured.tps)),
-        format!("{median:.3} ({low:.3}-{high:.3})"),
-        both(|round| round.p50_us),
-        both(|round| round.p95_us),
-        both(|round| round.p99_us),
-        format!("{:.2}", case.median(|pair| pair.agent_us)),
-        format!("{:.0}", spread(case.pairs.iter().map(|pair| pair.peak_mib))[2]),
-        case.lost().to_string(),
+    let some = |of: fn(&Pair) -> Option<f64>| compared.some_median(of).map_or_else(none, figure);
+    vec![
+        case.contender.to_string(),
+        case.against.to_string(),
+        case.work.to_string(),
+        format!("{} → {}", rate(compared, |pair| pair.before.rate), rate(compared, |pair| pair.after.rate)),
+        format!("{median:.3} ({low:.3}–{high:.3})"),
+        both(|pair| [pair.before.p50_us as f64, pair.after.p50_us as f64]),
+        both(|pair| [pair.before.p95_us as f64, pair.after.p95_us as f64]),
+        both(|pair| [pair.before.p99_us as f64, pair.after.p99_us as f64]),
+        both(|pair| [pair.before.server_us, pair.after.server_us]),
+        some(|pair| pair.own_us),
+        compared.peak_mib().map_or_else(none, |mib| format!("{mib:.0}")),
+        some(|pair| pair.bytes),
+        compared.lost().map_or_else(none, |lost| lost.to_string()),
     ]
 }
 
-const COLUMNS: usize = 12;
+fn rate(compared: &Compared, of: fn(&Pair) -> f64) -> String {
+    figure(compared.median(of))
+}
 
-const HEADINGS: [&str; COLUMNS] = [
-    "what",
-    "protocol",
-    "clients",
-    "tps before",
-    "tps",
+/// The kernel side's programs.
+pub(super) fn programs(figures: &Figures) -> Table {
+    let mut table =
+        Table::new(&["clients' work", "program", "runs / transaction", "ns / run", "µs / transaction"]);
+    for (work, programs) in &figures.programs {
+        let row = |program: &Program| {
+            let us = program.runs * program.ns / 1e3;
+            let cells = [program.name.clone(), format!("{:.2}", program.runs), format!("{:.0}", program.ns)];
+            [vec![work.clone()], cells.to_vec(), vec![format!("{us:.2}")]].concat()
+        };
+        let shown = programs.iter().filter(|program| program.runs >= SELDOM);
+        table.0.extend(shown.map(row));
+        let sum = format!("{:.2}", programs::sum_us(programs));
+        table.0.push([work, "all", "", "", &sum].map(str::to_owned).to_vec());
+    }
+    table
+}
+
+/// One scale.
+pub(super) fn growth(name: &str, points: &[Point]) -> Table {
+    let mut table = Table::new(&[name, "tps", "agent µs", "kernel side µs", "bytes", "peak MiB", "lost"]);
+    let row = |point: &Point| {
+        vec![
+            figure(point.at),
+            figure(point.rate),
+            format!("{:.2}", point.agent_us),
+            format!("{:.2}", point.kernel_us),
+            figure(point.bytes),
+            format!("{:.0}", point.peak_mib),
+            point.lost.to_string(),
+        ]
+    };
+    table.0.extend(points.iter().map(row));
+    table
+}
+
+/// In a sentence.
+pub(super) fn idle(idle: &Idle) -> String {
+    format!(
+        "{} sessions that do nothing, for {} s: {:.2} % of a core; memory {:.0} MiB, without any session {:.0} MiB.",
+        figure(f64::from(idle.sessions)),
+        idle.seconds,
+        idle.processor_percent,
+        idle.peak_mib,
+        idle.without_mib
+    )
+}
+
+/// Three digits or so, thousands apart.
+fn figure(number: f64) -> String {
+    if number.abs() < 100.0 {
+        let digits = if number.abs() < 10.0 { 2 } else { 1 };
+        let text = format!("{number:.digits$}");
+        return text.strip_suffix(".00").or(text.strip_suffix(".0")).unwrap_or(&text).to_owned();
+    }
+    let whole = format!("{number:.0}");
+    let mut text = String::new();
+    for (position, digit) in whole.chars().enumerate() {
+        if position > 0 && (whole.len() - position).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn none() -> String {
+    "–".to_owned()
+}
+
+const CASES: [&str; 13] = [
+    "contender",
+    "against",
+    "clients' work",
+    "rate",
     "ratio (spread)",
-    "p50 us",
-    "p95 us",
-    "p99 us",
-    "agent us/stmt",
+    "p50 µs",
+    "p95 µs",
+    "p99 µs",
+    "server µs",
+    "own µs",
     "peak MiB",
+    "bytes",
     "lost",
 ];
 
-/// Everything that was measured, round by round.
-pub(super) fn json(about: &str, cases: &[Case]) -> Value {
-    let round = |round: &Round| json!({ "tps": round.tps, "transactions": round.transactions, "p50_us": round.p50_us, "p95_us": round.p95_us, "p99_us": round.p99_us });
-    let pair = |pair: &Pair| {
-        json!({
-            "direct": round(&pair.direct),
-            "captured": round(&pair.captured),
-            "agent_us_per_statement": pair.agent_us,
-            "agent_peak_mib": pair.peak_mib,
-            "lost_statements": pair.lost,
-        })
-    };
-    let cases: Vec<Value> = cases
-        .iter()
-        .map(|case| {
-            let [low, median, high] = case.ratio();
-            json!({
-                "what": case.versus.to_string(),
-                "protocol": case.mode.to_string(),
-                "clients": case.clients,
-                "ratio": { "median": median, "lowest": low, "highest": high },
-                "pairs": case.pairs.iter().map(pair).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    json!({ "about": about, "cases": cases })
-}
+const SUMMARY: [&str; 6] =
+    ["", "clients' work", "direct", "ratio to direct", "agent, processor time per transaction", "lost"];
 
-/// Lowest, median and highest of some figures; zeros if there are none.
-fn spread(figures: impl Iterator<Item = f64>) -> [f64; 3] {
-    let mut sorted: Vec<f64> = figures.collect();
-    sorted.sort_by(f64::total_cmp);
-    let (Some(&low), Some(&high)) = (sorted.first(), sorted.last()) else { return [0.0; 3] };
-    let middle = sorted.len() / 2;
-    let median = match (
-        sorted.len() % 2,
-        middle.checked_sub(1).and_then(|below| sorted.get(below)),
-        sorted.get(middle),
-    ) {
-        (0, Some(below), Some(above)) => f64::midpoint(*below, *above),
-        (_, _, Some(exact)) => *exact,
-        _ => low,
-    };
-    [low, median, high]
-}
+/// Runs a transaction below which a program is not worth a line.
+const SELDOM: f64 = 0.01;
 
 #[cfg(test)]
 mod tests {
+    use super::super::round::Round;
     use super::*;
 
-    fn pair(direct: f64, captured: f64) -> Pair {
-        let round = |tps| Round { tps, transactions: 10, p50_us: 80, p95_us: 120, p99_us: 150 };
-        Pair { direct: round(direct), captured: round(captured), agent_us: 2.0, peak_mib: 40.0, lost: 1 }
-    }
-
     #[test]
-    fn the_median_is_taken_over_the_pairs() {
-        let case = Case {
-            mode: Mode::Simple,
-            clients: 8,
-            versus: Versus::Captured,
-            pairs: vec![pair(100.0, 90.0), pair(50.0, 49.0), pair(80.0, 76.0)],
+    fn a_case_has_a_line_in_both_tables() {
+        let round =
+            |rate| Round { rate, transactions: 10, p50_us: 80, p95_us: 120, p99_us: 1_500, server_us: 20.0 };
+        let pair = Pair {
+            before: round(50_000.0),
+            after: round(45_000.0),
+            own_us: Some(2.5),
+            peak_mib: Some(80.0),
+            bytes: Some(13.0),
+            lost: Some(0),
         };
-        assert_eq!(case.ratio(), [0.9, 0.95, 0.98]);
-        assert_eq!(case.lost(), 3);
-        assert!(table(&[case]).contains("0.950 (0.900-0.980)"));
+        let compared = Compared { unit: "tps".into(), pairs: vec![pair], ..Compared::default() };
+        let mut figures = Figures::default();
+        figures.cases.insert("captured / direct, prepared, 8".into(), compared);
+        let line = cases(&figures).text();
+        assert!(line.contains("50,000 → 45,000") && line.contains("0.900 (0.900–0.900)"), "{line}");
+        let line = summary(&figures).markdown();
+        assert!(
+            line.ends_with("| captured | prepared, 8 | 50,000 tps | 0.90 (0.90 to 0.90) | 2.5 µs | 0 |\n"),
+            "{line}"
+        );
     }
 
     #[test]
-    fn an_even_number_of_figures_has_a_median_between_the_middle_two() {
-        assert_eq!(spread([4.0, 1.0, 3.0, 2.0].into_iter()), [1.0, 2.5, 4.0]);
-        assert_eq!(spread(std::iter::empty()), [0.0; 3]);
+    fn figures_have_three_digits_or_thousands_apart() {
+        assert_eq!(figure(0.5), "0.50");
+        assert_eq!(figure(12.34), "12.3");
+        assert_eq!(figure(8.0), "8");
+        assert_eq!(figure(1_234_567.0), "1,234,567");
+        assert_eq!(figure(123.0), "123");
     }
 }

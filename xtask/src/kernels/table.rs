@@ -2,7 +2,7 @@
 
 use super::results::{Outcome, Results};
 use super::suite::{HOOKS, TOPICS};
-use crate::shell;
+use crate::{marked, shell};
 use anyhow::{Context as _, Result};
 use std::fs;
 
@@ -40,11 +40,9 @@ fn cell(results: &Results, topic: &str) -> String {
     if cells.is_empty() { "–".to_owned() } else { cells.join(", ") }
 }
 
-/// `page` with the table between the markers; none if the markers are not there.
+/// `page` with the table in its place; none if there is no such place.
 pub(crate) fn replaced(page: &str, table: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{table}{END}{after}"))
+    marked::replaced(page, "kernels", table)
 }
 
 /// Brings the README up to date.
@@ -56,7 +54,7 @@ pub(super) fn write(all: &[Results]) -> Result<()> {
     let path = shell::root().join(PAGE);
     let page = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let page = replaced(&page, &render(all))
-        .with_context(|| format!("{PAGE} has no place for the table: write `{BEGIN}` and `{END}` into it"))?;
+        .with_context(|| format!("{PAGE} has no place `<!-- kernels: … -->` for the table"))?;
     fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -64,9 +62,6 @@ pub(super) fn write(all: &[Results]) -> Result<()> {
 #[cfg(test)]
 pub(crate) const EMPTY: &str =
     concat!("<!-- kernels: written by `cargo xtask kernels --write` -->\n", "<!-- /kernels -->\n");
-
-const BEGIN: &str = "<!-- kernels: written by `cargo xtask kernels --write` -->";
-const END: &str = "<!-- /kernels -->";
 
 #[cfg(test)]
 mod tests {
@@ -84,12 +79,5 @@ mod tests {
         let results = Results { series, suite, version, hooks, lacks: BTreeMap::new() };
         assert_eq!(cell(&results, "plain"), "fexit, tracepoints **fails**");
         assert_eq!(cell(&results, "TLS"), "–");
-    }
-
-    #[test]
-    fn the_table_replaces_what_stood_between_its_markers() {
-        let page = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        assert_eq!(replaced(&page, "new\n"), Some(format!("a\n{BEGIN}\nnew\n{END}\nb\n")));
-        assert_eq!(replaced("a\n", "new\n"), None);
     }
 }

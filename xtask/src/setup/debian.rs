@@ -9,7 +9,12 @@ use std::{env, fs};
 
 /// Installs the packages that are missing for `purpose`, and yields how many.
 pub(super) fn ensure(purpose: For) -> Result<usize> {
-    let missing = missing(purpose);
+    let installed = install(&missing(purpose))?;
+    // Its package is named after the server's version, which is known once there is one.
+    Ok(installed + if purpose == For::Bench { pgaudit()? } else { 0 })
+}
+
+fn install(missing: &[&str]) -> Result<usize> {
     if missing.is_empty() {
         return Ok(0);
     }
@@ -19,10 +24,10 @@ pub(super) fn ensure(purpose: For) -> Result<usize> {
     }
     need_root(&format!("installing Debian packages ({names})"))?;
     shell::step("reading Debian's package lists", &mut apt(&["update"]))?;
-    let clusters = NoCluster::declare(&missing)?;
+    let clusters = NoCluster::declare(missing)?;
     println!("  to install: {names}");
     let mut install = apt(&["install", "--no-install-recommends"]);
-    shell::step("installing Debian packages", install.args(&missing))?;
+    shell::step("installing Debian packages", install.args(missing))?;
     drop(clusters);
     Ok(missing.len())
 }
@@ -51,6 +56,11 @@ fn missing(purpose: For) -> Vec<&'static str> {
         need(has_python_venv(), &["python3-venv"]);
         // Servers with TLS, the benchmark's and the tests', need a certificate.
         need(program("openssl"), &["openssl"]);
+    }
+    if purpose == For::Bench {
+        need(Path::new("/usr/sbin/pgbouncer").is_file(), &["pgbouncer"]);
+        need(program("tcpdump"), &["tcpdump"]);
+        need(program("bpftrace"), &["bpftrace"]);
     }
     if purpose >= For::Test {
         need(program("node"), &["nodejs"]);
@@ -81,6 +91,17 @@ fn missing(purpose: For) -> Vec<&'static str> {
     }
     packages.dedup();
     packages
+}
+
+fn pgaudit() -> Result<usize> {
+    // `/usr/lib/postgresql/15/bin`
+    let bin = postgres::bin_dir()?;
+    let folder = bin.parent().context("the server lies in no folder")?;
+    if folder.join("lib/pgaudit.so").is_file() {
+        return Ok(0);
+    }
+    let version = folder.file_name().context("the server's folder has no name")?;
+    install(&[&format!("postgresql-{}-pgaudit", version.to_string_lossy())])
 }
 
 fn has_libclang() -> bool {
