@@ -2,13 +2,14 @@
 //!
 //! Nothing is skipped: what the machine lacks is named, and the run fails.
 
+mod tally;
+
 use crate::{build, setup, shell, tidy};
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail};
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Instant;
+use tally::Tally;
 
 /// Runs every check in order of cost and ends with one line of numbers.
 pub(crate) fn run() -> Result<()> {
@@ -39,23 +40,17 @@ pub(crate) fn run() -> Result<()> {
         command.env("CAPTURE_AGENT", &agent).env("CAPTURE_OTHER_AGENT", &other);
         command
     };
+    let alone = || {
+        let mut command = end_to_end();
+        command.env("CAPTURE_RIGHTS", "own");
+        command
+    };
     let mut tally = Tally::default();
     tally.run("unit tests", shell::cargo().args(["test", "--locked", "--no-fail-fast"]))?;
-    tally.run("end-to-end tests: real servers, real clients, real kernel", &mut end_to_end())?;
-    tally.run(
-        "the same, in part, of an agent without a shim beside it",
-        end_to_end().args(ALONE.iter().flat_map(|topic| ["--test", topic])).env("CAPTURE_RIGHTS", "own"),
-    )?;
-    println!(
-        "{} passed, {} failed, {} ignored in {}",
-        tally.passed,
-        tally.failed,
-        tally.ignored,
-        shell::human(began.elapsed())
-    );
-    ensure!(tally.failed == 0 && tally.broken.is_empty(), "failed: {}", tally.broken.join(", "));
-    ensure!(tally.ignored == 0, "an ignored test proves nothing: make it run or remove it");
-    Ok(())
+    tally.run_twice("end-to-end tests: real servers, real clients, real kernel", end_to_end, &[])?;
+    tally.run_twice("the same, in part, of an agent without a shim beside it", alone, &ALONE)?;
+    println!("{tally} in {}", shell::human(began.elapsed()));
+    tally.judge()
 }
 
 /// What the kernel and this process must offer, or the end-to-end tests prove nothing.
@@ -91,76 +86,5 @@ pub(crate) fn machine() -> Result<()> {
     Ok(())
 }
 
-/// What the test programs reported so far.
-#[derive(Default)]
-struct Tally {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
-    /// Stages that failed, also those that ended before they could report a number.
-    broken: Vec<&'static str>,
-}
-
-impl Tally {
-    /// Runs a `cargo test`, passes its output on, and counts.
-    fn run(&mut self, what: &'static str, command: &mut Command) -> Result<()> {
-        println!("\n{what}");
-        let began = Instant::now();
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot run {}", shell::show(command)))?;
-        for line in BufReader::new(child.stdout.take().context("no pipe")?).lines() {
-            let line = line?;
-            println!("{line}");
-            self.count(&line);
-        }
-        if !child.wait()?.success() {
-            self.broken.push(what);
-        }
-        println!("{what}: {}", shell::human(began.elapsed()));
-        Ok(())
-    }
-
-    /// Counts a line such as `test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; …`.
-    fn count(&mut self, line: &str) {
-        let Some(result) = line.strip_prefix("test result: ") else { return };
-        let mut words = result.split([' ', ';']).filter(|word| !word.is_empty()).peekable();
-        while let Some(word) = words.next() {
-            let (Ok(number), Some(&unit)) = (word.parse::<u64>(), words.peek()) else { continue };
-            match unit {
-                "passed" => self.passed += number,
-                "failed" => self.failed += number,
-                "ignored" => self.ignored += number,
-                _ => {}
-            }
-        }
-    }
-}
-
 /// The topics that look at servers and sessions most: everywhere else a shim does that for the agent.
 const ALONE: [&str; 5] = ["attach", "containers", "discovery", "guard", "required"];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn results_of_several_test_programs_add_up() {
-        let mut tally = Tally::default();
-        tally.count(
-            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.02s",
-        );
-        tally.count("test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out");
-        tally.count("test a::b ... ok");
-        assert_eq!((tally.passed, tally.failed, tally.ignored), (14, 4, 1));
-    }
-
-    #[test]
-    fn a_stage_that_ends_without_numbers_is_a_failure() {
-        let mut tally = Tally::default();
-        tally.run("stage", Command::new("sh").args(["-c", "exit 101"])).unwrap();
-        assert_eq!(tally.broken, ["stage"]);
-    }
-}
