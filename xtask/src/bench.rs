@@ -14,6 +14,7 @@ mod page;
 mod programs;
 mod report;
 mod round;
+mod targets;
 mod work;
 
 use crate::postgres::Server;

@@ -13,7 +13,9 @@ use std::time::Duration;
 pub(crate) struct Usage {
     /// User and system time.
     pub(crate) processor: Duration,
-    /// The most memory it ever had, in KiB.
+    /// The memory that it has, in KiB.
+    pub(crate) resident_kib: u64,
+    /// The most that it ever had.
     pub(crate) peak_kib: u64,
 }
 
@@ -27,10 +29,13 @@ impl Usage {
         let stat = Stat::of(pid)?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))
             .with_context(|| format!("process {pid} is gone"))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let peak_kib = peak.and_then(|peak| peak.split_whitespace().next()?.parse().ok());
-        let peak_kib = peak_kib.context("/proc tells no peak of memory")?;
-        Ok(Self { processor: duration(stat.own)?, peak_kib })
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+            number.with_context(|| format!("/proc/{pid}/status has no {name}"))
+        };
+        let (resident_kib, peak_kib) = (kib("VmRSS:")?, kib("VmHWM:")?);
+        Ok(Self { processor: duration(stat.own)?, resident_kib, peak_kib })
     }
 }
 
@@ -99,9 +104,9 @@ fn duration(ticks: u64) -> Result<Duration> {
 impl Sub for Usage {
     type Output = Self;
 
-    /// What was used in between; the peak is the later one.
+    /// What was used in between; memory is as it was later.
     fn sub(self, before: Self) -> Self {
-        Self { processor: self.processor.saturating_sub(before.processor), peak_kib: self.peak_kib }
+        Self { processor: self.processor.saturating_sub(before.processor), ..self }
     }
 }
 

@@ -14,6 +14,11 @@ pub fn monotonic_now() -> u64 {
     clock(libc::CLOCK_MONOTONIC)
 }
 
+/// Nanoseconds that this thread has run.
+pub fn thread_time() -> u64 {
+    clock(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
 /// Nanoseconds to add to `CLOCK_MONOTONIC` to get the Unix time.
 pub fn unix_offset() -> u64 {
     clock(libc::CLOCK_REALTIME).wrapping_sub(clock(libc::CLOCK_MONOTONIC))
@@ -141,7 +146,7 @@ const STOP_PAUSE: Duration = Duration::from_micros(20);
 
 fn clock(id: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec, alive during the call. Both clocks exist on every Linux.
+    // SAFETY: `time` is a valid timespec, alive during the call. All three clocks exist on every Linux.
     unsafe { libc::clock_gettime(id, &raw mut time) };
     (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
 }

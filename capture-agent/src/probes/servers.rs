@@ -70,15 +70,19 @@ impl FromStr for Selector {
     }
 }
 
-/// The postmasters that run now.
+/// The postmasters that run now, of which some may be `known`.
 ///
 /// # Errors
 ///
 /// Nobody is there who may look.
-pub fn find_servers(access: &dyn Access) -> io::Result<Vec<Server>> {
+pub fn find_servers(access: &dyn Access, known: impl Iterator<Item = u32>) -> io::Result<Vec<Server>> {
     let running: HashSet<u32> = access.servers()?.into_iter().collect();
-    let is_child = |pid: u32| processes::parent(pid).is_some_and(|parent| running.contains(&parent));
-    let postmasters = running.iter().filter(|pid| serves(**pid) && !is_child(**pid));
+    // Of a server's thousand backends one file tells; each by itself would be asked for its parent and its arguments.
+    let children: HashSet<u32> = known.flat_map(processes::children).collect();
+    let is_child = |pid: u32| {
+        children.contains(&pid) || processes::parent(pid).is_some_and(|parent| running.contains(&parent))
+    };
+    let postmasters = running.iter().filter(|pid| !is_child(**pid) && serves(**pid));
     postmasters.filter_map(|pid| Server::inspect(*pid, access).transpose()).collect()
 }
 

@@ -18,7 +18,7 @@ use super::verdicts::{Hands, Verdicts, give_orders};
 use super::{decisions, masking, shim};
 use crate::config::{Config, OnStop};
 use crate::enforce::{Backends, Overruns};
-use crate::probes::{Counters, Event, Form, Kernel, Ring, Stop, Turns, Way, monotonic_now, run_promptly};
+use crate::probes::{Counters, Event, Form, Kernel, Ring, Stop, Turns, Way, monotonic_now, run_promptly, thread_time};
 use crate::record::{Recorder, Recovery};
 use crate::session::Origin;
 use crate::telemetry::{health, metrics};
@@ -55,7 +55,8 @@ pub(super) struct Capture {
 struct Rounds {
     clock: Clock,
     tick: u64,
-    scan: u64,
+    /// When the last look for servers and sessions was, and how much processor time it took.
+    scan: (u64, u64),
     counters: Counters,
     /// When the last commit was, and how long it took.
     commit: (u64, u64),
@@ -100,7 +101,7 @@ impl Capture {
         let mut rounds = Rounds {
             clock: Clock::now(),
             tick: now,
-            scan: now,
+            scan: (now, 0),
             counters: Counters::default(),
             commit: (now, 0),
             snapshot: None,
@@ -338,9 +339,12 @@ impl Capture {
             }
             Err(error) => error!(%error, "cannot read the kernel side's counters"),
         }
-        if now.saturating_sub(rounds.scan) >= nanos(SCAN) {
-            rounds.scan = now;
+        let (last, took) = rounds.scan;
+        let rest = took.saturating_mul(SCAN_REST).clamp(nanos(SCAN), nanos(SCAN_LONGEST));
+        if now.saturating_sub(last) >= rest {
+            let before = thread_time();
             self.scan();
+            rounds.scan = (now, thread_time().saturating_sub(before));
         }
     }
 
@@ -453,3 +457,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// How often all processes are looked through. The exec hook finds new servers at once; this finds what
 /// it missed.
 const SCAN: Duration = Duration::from_secs(5);
+/// Where there are so many that it takes long, it is done more rarely: after this many times what the last took, within
+/// bounds. A look at a thousand sessions must not take a thousandth of a core.
+const SCAN_REST: u64 = 2_000;
+const SCAN_LONGEST: Duration = Duration::from_secs(60);

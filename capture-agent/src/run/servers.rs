@@ -54,7 +54,7 @@ impl Servers {
     /// Looks through all processes for servers that are not followed yet, and through the followed servers for
     /// sessions that are not known.
     pub(super) fn scan(&mut self, kernel: &mut Kernel, sessions: &mut Sessions, recorder: &mut Recorder) {
-        let found = match probes::find_servers(self.access.as_ref()) {
+        let found = match probes::find_servers(self.access.as_ref(), self.followed.keys().copied()) {
             Ok(found) => found,
             Err(error) => {
                 if !std::mem::replace(&mut self.blind, true) {

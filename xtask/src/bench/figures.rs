@@ -70,8 +70,9 @@ pub(super) struct Idle {
     pub(super) seconds: u64,
     /// Of one core.
     pub(super) processor_percent: f64,
+    /// The agent's memory at most, and as it is with them, and before them.
     pub(super) peak_mib: f64,
-    /// The same without any session.
+    pub(super) resident_mib: f64,
     pub(super) without_mib: f64,
 }
 

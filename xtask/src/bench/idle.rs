@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 pub(super) fn run(bench: &Bench, seconds: u64) -> Result<Idle> {
     let running = Contender::Captured.start(bench)?;
     let usage = || running.usage()?.context("the agent is no process");
+    thread::sleep(SETTLE);
     let without = usage()?;
     let sessions = Sessions::open(&bench.server, SESSIONS)?;
     thread::sleep(SETTLE);
@@ -27,7 +28,8 @@ pub(super) fn run(bench: &Bench, seconds: u64) -> Result<Idle> {
         seconds,
         processor_percent: used.processor.as_secs_f64() * 100.0 / seconds as f64,
         peak_mib: used.peak_kib as f64 / 1_024.0,
-        without_mib: without.peak_kib as f64 / 1_024.0,
+        resident_mib: used.resident_kib as f64 / 1_024.0,
+        without_mib: without.resident_kib as f64 / 1_024.0,
     })
 }
 

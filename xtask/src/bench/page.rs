@@ -15,7 +15,8 @@ pub(crate) fn render(name: &str, figures: &Figures) -> String {
     if name == "cost" {
         return report::summary(figures).markdown();
     }
-    let mut text = report::cases(figures).markdown();
+    let mut text = format!("### Aims\n\n{}", report::targets(figures).markdown());
+    text += &format!("\n### Everything\n\n{}", report::cases(figures).markdown());
     text += &format!("\n### The kernel side's programs\n\n{}", report::programs(figures).markdown());
     if let Some(idle) = &figures.idle {
         text += &format!("\n### Sessions that do nothing\n\n{}\n", report::idle(idle));

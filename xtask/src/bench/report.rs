@@ -3,7 +3,7 @@
 use super::cases::{self, Case};
 use super::contender::Contender;
 use super::figures::{Compared, Figures, Idle, Pair, Point, Program};
-use super::programs;
+use super::{programs, targets};
 use std::fmt::Write as _;
 
 /// Rows of cells, the first of which are headings.
@@ -49,6 +49,21 @@ pub(super) fn cases(figures: &Figures) -> Table {
         if let Some(compared) = figures.cases.get(&case.to_string()) {
             table.0.push(case_row(&case, compared));
         }
+    }
+    table
+}
+
+/// What they shall be.
+pub(super) fn targets(figures: &Figures) -> Table {
+    let mut table = Table::new(&["what", "aim", "measured", ""]);
+    for target in targets::all(figures) {
+        let verdict = match (&target.measured, target.met) {
+            (None, _) => "",
+            (Some(_), true) => "met",
+            (Some(_), false) => "not met",
+        };
+        let measured = target.measured.unwrap_or_else(none);
+        table.0.push(vec![target.what.to_owned(), target.aim.to_owned(), measured, verdict.to_owned()]);
     }
     table
 }
@@ -144,10 +159,11 @@ pub(super) fn growth(name: &str, points: &[Point]) -> Table {
 /// In a sentence.
 pub(super) fn idle(idle: &Idle) -> String {
     format!(
-        "{} sessions that do nothing, for {} s: {:.2} % of a core; memory {:.0} MiB, without any session {:.0} MiB.",
+        "{} sessions that do nothing, for {} s: {:.2} % of a core; memory {:.0} MiB, at most {:.0} MiB; before the first session {:.0} MiB.",
         figure(f64::from(idle.sessions)),
         idle.seconds,
         idle.processor_percent,
+        idle.resident_mib,
         idle.peak_mib,
         idle.without_mib
     )
