@@ -50,7 +50,7 @@ use crate::config::{Compaction, Config, Retention};
 use crate::enforce::Overruns;
 use crate::keep::{self, Keeper};
 use crate::mask::Masker;
-use crate::probes::{Kernel, Pins, PodList, PodNames, TlsProbes, monotonic_now};
+use crate::probes::{Kernel, Pins, PodList, PodNames, TlsProbes, memory, monotonic_now};
 use crate::record::journal::SEGMENT_BYTES;
 use crate::record::{Recorder, Settings};
 use crate::telemetry::{health, http};
@@ -135,6 +135,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     };
     capture.resume(&recovery);
     capture.scan();
+    memory::give_back();
     announce(capture.servers.len());
     health::DETACHED.set(false);
 

@@ -17,6 +17,7 @@ mod hooks;
 mod kernel;
 mod kubernetes;
 mod lock_waits;
+pub mod memory;
 mod pins;
 mod pod_names;
 mod priority;

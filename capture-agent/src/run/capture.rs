@@ -18,7 +18,9 @@ use super::verdicts::{Hands, Verdicts, give_orders};
 use super::{decisions, masking, shim};
 use crate::config::{Config, OnStop};
 use crate::enforce::{Backends, Overruns};
-use crate::probes::{Counters, Event, Form, Kernel, Ring, Stop, Turns, Way, monotonic_now, run_promptly, thread_time};
+use crate::probes::{
+    Counters, Event, Form, Kernel, Ring, Stop, Turns, Way, monotonic_now, run_promptly, thread_time,
+};
 use crate::record::{Recorder, Recovery};
 use crate::session::Origin;
 use crate::telemetry::{health, metrics};
