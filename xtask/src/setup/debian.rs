@@ -9,7 +9,16 @@ use std::{env, fs};
 
 /// Installs the packages that are missing for `purpose`, and yields how many.
 pub(super) fn ensure(purpose: For) -> Result<usize> {
-    let missing = missing(purpose);
+    install(&missing(purpose))
+}
+
+/// The same for valgrind alone, which counting instructions needs and building does not.
+pub(super) fn ensure_valgrind() -> Result<usize> {
+    let missing = shell::find("valgrind").is_none().then_some("valgrind");
+    install(missing.as_slice())
+}
+
+fn install(missing: &[&str]) -> Result<usize> {
     if missing.is_empty() {
         return Ok(0);
     }
@@ -19,10 +28,10 @@ pub(super) fn ensure(purpose: For) -> Result<usize> {
     }
     need_root(&format!("installing Debian packages ({names})"))?;
     shell::step("reading Debian's package lists", &mut apt(&["update"]))?;
-    let clusters = NoCluster::declare(&missing)?;
+    let clusters = NoCluster::declare(missing)?;
     println!("  to install: {names}");
     let mut install = apt(&["install", "--no-install-recommends"]);
-    shell::step("installing Debian packages", install.args(&missing))?;
+    shell::step("installing Debian packages", install.args(missing))?;
     drop(clusters);
     Ok(missing.len())
 }
@@ -76,6 +85,7 @@ fn missing(purpose: For) -> Vec<&'static str> {
         need(program("xz"), &["xz-utils"]);
     }
     if purpose >= For::All {
+        need(program("valgrind"), &["valgrind"]);
         // libFuzzer is C++.
         need(program("c++"), &["build-essential"]);
     }
