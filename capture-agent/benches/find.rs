@@ -6,18 +6,19 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark")]
 #![expect(clippy::disallowed_types, reason = "a benchmark looks at the clock")]
 
+mod streams;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use capture_agent::keep::{self, Compaction, Keeper};
-use capture_agent::record::journal::SEGMENT_BYTES;
-use capture_agent::record::{Keys, Recorder, Settings};
-use capture_agent::session::value::Encoding;
+use capture_agent::record::{Recorder, Settings};
 use capture_agent::session::{
     EndReason, Exchange, Micros, Origin, Param, Protocol, SessionEnd, SessionId, SessionInfo, Sink, Status,
-    Tag, Transport,
+    Tag,
 };
+use streams::MORNING;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_capture-agent");
 /// How often each command is run; the median counts.
@@ -27,8 +28,6 @@ const OPEN: u64 = 50;
 const STATEMENTS_OF_A_SESSION: u64 = 2_000;
 /// Distinct shapes of statements.
 const SHAPES: u64 = 200;
-/// 2026-07-25T10:00:00Z.
-const MORNING: i64 = 1_784_973_600_000_000;
 
 fn main() {
     let statements = setting("CAPTURE_BENCH_STATEMENTS", 10_000_000);
@@ -82,7 +81,7 @@ fn ask(data_dir: &Path, sessions: u64, how: &str) {
 
 /// Records statements of sessions that take turns. Yields how many sessions there were.
 fn record(data_dir: &Path, statements: u64) -> u64 {
-    let (mut recorder, _) = Recorder::new(settings(data_dir)).unwrap();
+    let (mut recorder, _) = Recorder::new(rotating(data_dir)).unwrap();
     let mut open: Vec<(SessionInfo, u64)> = (0..OPEN).map(|n| (session(n), 0)).collect();
     let mut sessions = OPEN;
     for n in 0..statements {
@@ -111,7 +110,7 @@ fn record(data_dir: &Path, statements: u64) -> u64 {
 
 /// Lets a keeper merge until nothing is left to merge.
 fn merge(data_dir: &Path) {
-    let (recorder, _) = Recorder::new(settings(data_dir)).unwrap();
+    let (recorder, _) = Recorder::new(rotating(data_dir)).unwrap();
     let settings = keep::Settings {
         // The day is over.
         compaction: Some(Compaction { files: 4, bytes: 64 << 20 }),
@@ -150,18 +149,9 @@ fn sizes(folder: &Path) -> (usize, u64) {
     (files, bytes)
 }
 
-fn settings(data_dir: &Path) -> Settings {
-    Settings {
-        data_dir: data_dir.to_owned(),
-        node: "bench".to_owned(),
-        rotate_age: Duration::from_millis(setting("CAPTURE_BENCH_ROTATE_MS", 1_000)),
-        rotate_size: 64 << 20,
-        journal_sync: Some(Duration::from_secs(1)),
-        segment_bytes: SEGMENT_BYTES,
-        seal_key: None,
-        anchor: None,
-        keys: Keys::default(),
-    }
+fn rotating(data_dir: &Path) -> Settings {
+    let rotate_age = Duration::from_millis(setting("CAPTURE_BENCH_ROTATE_MS", 1_000));
+    Settings { rotate_age, ..streams::settings(data_dir) }
 }
 
 fn setting(variable: &str, otherwise: u64) -> u64 {
@@ -173,34 +163,12 @@ fn session(n: u64) -> SessionInfo {
     let milliseconds = u128::try_from(started_at / 1_000).unwrap();
     let random = u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) & 0x3fff_ffff_ffff_ffff;
     let id = milliseconds << 80 | 0x7000 << 64 | 0x8000_0000_0000_0000 | random;
+    let id = SessionId(uuid::Uuid::from_u128(id));
     SessionInfo {
-        origin: Origin {
-            id: SessionId(uuid::Uuid::from_u128(id)),
-            started_at: Micros(started_at),
-            transport: Transport::Tcp,
-            client_addr: Some("10.0.0.7".parse().unwrap()),
-            client_port: Some(40_000),
-            backend_pid: 1,
-            peer_pid: None,
-            peer_exe: None,
-            host_pid: 1,
-            server: Default::default(),
-            user: None,
-            database: None,
-            partial: false,
-            idle: false,
-        },
+        origin: Origin { id, started_at: Micros(started_at), ..streams::origin(n) },
         user: Some(if n % 1_000 == 500 { "rare" } else { "app" }.into()),
-        database: Some("shop".into()),
         application_name: Some("web".into()),
-        auth_method: None,
-        server_version: None,
-        client_encoding: Encoding::default(),
-        standard_conforming_strings: true,
-        tls: false,
-        gss_encrypted: false,
-        tls_version: None,
-        tls_cipher: None,
+        ..streams::session(n)
     }
 }
 

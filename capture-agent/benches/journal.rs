@@ -4,26 +4,22 @@
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its result")]
 #![expect(clippy::unwrap_used, reason = "a benchmark")]
 
-use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+mod streams;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use capture_agent::record::journal::SEGMENT_BYTES;
-use capture_agent::record::{Keys, Recorder, Settings};
-use capture_agent::session::value::Encoding;
+use capture_agent::record::{Recorder, Settings};
 use capture_agent::session::{
-    Column, Exchange, Micros, Origin, Param, Protocol, RowValues, SessionId, SessionInfo, Sink, Status, Tag,
-    Transport, Values,
+    Column, Exchange, Micros, Param, Protocol, RowValues, Sink, Status, Tag, Values,
 };
 use capture_agent::telemetry::metrics::JOURNAL_BYTES;
+use streams::{MORNING, processor_time, session, settings};
 
 const ROUNDS: usize = 5;
 const STATEMENTS: u64 = 200_000;
 /// Statements of one transaction: what a reader drains at a time on a busy server.
 const TRANSACTION: u64 = 100;
-/// 2026-07-25T10:00:00Z.
-const MORNING: i64 = 1_784_973_600_000_000;
 const SQL: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = $1;";
 
 fn main() {
@@ -51,18 +47,7 @@ fn median(mut rounds: Vec<(u64, u64)>) -> (u64, u64) {
 /// Nanoseconds of this thread per statement, and bytes of the journal.
 fn round(segment_bytes: u64) -> (u64, u64) {
     let folder = tempfile::tempdir().unwrap();
-    let (mut recorder, _) = Recorder::new(Settings {
-        data_dir: folder.path().to_owned(),
-        node: "bench".to_owned(),
-        rotate_age: Duration::from_secs(10),
-        rotate_size: 64 << 20,
-        journal_sync: Some(Duration::from_secs(1)),
-        segment_bytes,
-        seal_key: None,
-        anchor: None,
-        keys: Keys::default(),
-    })
-    .unwrap();
+    let (mut recorder, _) = Recorder::new(Settings { segment_bytes, ..settings(folder.path()) }).unwrap();
     let sessions: Vec<_> = (0..8).map(session).collect();
     let texts: Vec<Arc<str>> = sessions.iter().map(|_| SQL.into()).collect();
     let columns: Vec<Arc<[Column]>> = sessions.iter().map(|_| columns()).collect();
@@ -91,44 +76,6 @@ fn round(segment_bytes: u64) -> (u64, u64) {
     let (to, written) = (processor_time(), JOURNAL_BYTES.value() - bytes);
     recorder.finish().unwrap();
     ((to - from) / STATEMENTS, written)
-}
-
-/// Nanoseconds that this thread has run.
-fn processor_time() -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split(' ').next().unwrap().parse().unwrap()
-}
-
-fn session(n: u128) -> SessionInfo {
-    SessionInfo {
-        origin: Origin {
-            id: SessionId(uuid::Uuid::from_u128(0x0198_0000_0000_7000_8000_0000_0000_0000 | n)),
-            started_at: Micros(MORNING),
-            transport: Transport::Tcp,
-            client_addr: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            client_port: Some(50_000),
-            backend_pid: 4_242,
-            peer_pid: None,
-            peer_exe: None,
-            host_pid: 4_242,
-            server: Arc::default(),
-            user: None,
-            database: None,
-            partial: false,
-            idle: false,
-        },
-        user: Some("alice".into()),
-        database: Some("shop".into()),
-        application_name: Some("pgbench".into()),
-        auth_method: None,
-        server_version: Some("15.18".into()),
-        client_encoding: Encoding::default(),
-        standard_conforming_strings: true,
-        tls: false,
-        gss_encrypted: false,
-        tls_version: None,
-        tls_cipher: None,
-    }
 }
 
 fn columns() -> Arc<[Column]> {

@@ -1,6 +1,6 @@
-//! `cargo xtask ci`: the tests, on another kernel as well, and what takes longer or looks at dependencies.
+//! `cargo xtask ci`: the tests, on another kernel as well, and what takes longer, counts instructions or looks at dependencies.
 
-use crate::{kernels, setup, shell, test};
+use crate::{instructions, kernels, setup, shell, test};
 use anyhow::{Context as _, Result};
 use std::path::Path;
 use std::process::Command;
@@ -16,6 +16,8 @@ pub(crate) fn run() -> Result<()> {
         deny().args(["check", "bans", "licenses", "sources"]),
     )?;
     test::run()?;
+    println!("\ninstructions");
+    instructions::run(&instructions::Options::default())?;
     println!("\nanother kernel");
     kernels::of_ci()?;
     let targets = fuzz_targets(shell::root())?;

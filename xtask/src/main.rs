@@ -11,6 +11,7 @@ mod bench;
 mod build;
 mod ci;
 mod demo;
+mod instructions;
 mod kernels;
 mod marked;
 mod postgres;
@@ -46,6 +47,8 @@ enum Verb {
     Test,
     /// Measure what capturing costs, beside other ways to know what clients did
     Bench(bench::Options),
+    /// Count the instructions of the agent's core, and compare them with what is committed
+    Instructions(instructions::Options),
     /// Run the core of the tests on Debian's own kernels, in an emulated machine
     Kernels(kernels::Options),
     /// Check the source rules
@@ -72,6 +75,7 @@ fn perform(verb: Verb) -> anyhow::Result<()> {
         Verb::Demo(options) => demo::run(&options),
         Verb::Test => test::run(),
         Verb::Bench(options) => bench::run(&options),
+        Verb::Instructions(options) => instructions::run(&options),
         Verb::Kernels(options) => kernels::run(&options),
         Verb::Tidy => tidy::run(),
         Verb::Ci => ci::run(),

@@ -35,7 +35,7 @@ pub(crate) enum For {
     Test,
     /// Boot other kernels in an emulated machine, and run tests there.
     Kernels,
-    /// Run what CI runs: dependency checks, fuzzing.
+    /// Run what CI runs: dependency checks, counting instructions, fuzzing.
     All,
 }
 
@@ -66,6 +66,15 @@ pub(crate) fn ensure(purpose: For) -> Result<usize> {
         done += stores::ensure()?;
     }
     Ok(done)
+}
+
+/// Installs what counts instructions, if it is not there.
+///
+/// # Errors
+///
+/// As [`ensure`].
+pub(crate) fn ensure_valgrind() -> Result<usize> {
+    debian::ensure_valgrind()
 }
 
 /// Tracepoints are found through tracefs, which containers and small images leave unmounted.

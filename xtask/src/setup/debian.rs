@@ -14,6 +14,12 @@ pub(super) fn ensure(purpose: For) -> Result<usize> {
     Ok(installed + if purpose == For::Bench { pgaudit()? } else { 0 })
 }
 
+/// The same for valgrind alone, which counting instructions needs and building does not.
+pub(super) fn ensure_valgrind() -> Result<usize> {
+    let missing = shell::find("valgrind").is_none().then_some("valgrind");
+    install(missing.as_slice())
+}
+
 fn install(missing: &[&str]) -> Result<usize> {
     if missing.is_empty() {
         return Ok(0);
@@ -86,6 +92,7 @@ fn missing(purpose: For) -> Vec<&'static str> {
         need(program("xz"), &["xz-utils"]);
     }
     if purpose >= For::All {
+        need(program("valgrind"), &["valgrind"]);
         // libFuzzer is C++.
         need(program("c++"), &["build-essential"]);
     }
