@@ -166,34 +166,35 @@ impl Conversation {
         self.limits
     }
 
-    /// How much of the body of a client's message is wanted.
-    pub(super) fn keep_request(&self) -> impl Fn(u8, u32) -> usize + use<> {
+    /// How much of the body of a client's message is wanted, which has so much.
+    #[inline]
+    pub(super) fn keep_request(&self, tag: u8, length: u32) -> usize {
+        let length = length as usize;
+        if tag != b'd' && length <= KEPT_NAMES {
+            return length;
+        }
         let free = self.limits.kept.saturating_sub(self.queue.held() + self.names.held());
-        let copy = if self.takes_copy_data() {
-            self.copy_room()
+        let wanted = if tag != b'd' {
+            free.max(KEPT_NAMES)
+        } else if self.takes_copy_data() {
+            self.copy_room().min(free)
         } else {
             // Ahead of the server's CopyInResponse; its receive buffer holds no more.
-            QUEUED_COPY.saturating_sub(self.queue.held())
+            QUEUED_COPY.saturating_sub(self.queue.held()).min(free)
         };
-        move |tag, length| {
-            let wanted = if tag == b'd' { copy.min(free) } else { free.max(KEPT_NAMES) };
-            wanted.min(length as usize)
-        }
+        wanted.min(length)
     }
 
-    /// How much of the body of a server's message is wanted.
-    pub(super) fn keep_reply(&self) -> impl Fn(u8, u32) -> usize + use<> {
-        let room = self.run.room(&self.limits);
-        let copy = self.copy_room();
-        move |tag, length| {
-            let length = length as usize;
-            match tag {
-                // A row is recorded whole or not at all.
-                b'D' if length <= room => length,
-                b'D' => 0,
-                b'd' => length.min(copy),
-                _ => length.min(KEPT_REPLY),
-            }
+    /// How much of the body of a server's message is wanted, which has so much.
+    #[inline]
+    pub(super) fn keep_reply(&self, tag: u8, length: u32) -> usize {
+        let length = length as usize;
+        match tag {
+            // A row is recorded whole or not at all.
+            b'D' if length <= self.run.room(&self.limits) => length,
+            b'D' => 0,
+            b'd' => length.min(self.copy_room()),
+            _ => length.min(KEPT_REPLY),
         }
     }
 
