@@ -33,13 +33,13 @@ mod startup;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use names::{Described, Names};
+use names::{Described, Names, Portal};
 use query::Progress;
 use request::{Kind, Queue};
 use running::Run;
 
 use super::saved::clipped;
-use super::{Exchange, Judged, Limits, Micros, Param, SessionInfo, Sink, Tag};
+use super::{Column, Exchange, Judged, Limits, Micros, SessionInfo, Sink, Tag};
 use crate::frames::Frame;
 
 /// Where and when a conversation's message is handled, and who hears of it.
@@ -84,9 +84,12 @@ pub(super) struct Conversation {
     /// The latest CommandComplete's tag.
     #[serde(skip)]
     tag: Option<Tag>,
-    /// Places of parameters, for the next Bind.
+    /// A portal that is closed, for the next Bind.
     #[serde(skip)]
-    spare_params: Vec<Param>,
+    spare_portal: Option<Box<Portal>>,
+    /// Its columns.
+    #[serde(skip)]
+    spare_columns: Option<Arc<[Column]>>,
     /// The number of the next statement.
     seq: u64,
     errors: u64,
@@ -152,7 +155,8 @@ impl Conversation {
             exchange: running::blank(),
             row_description: None,
             tag: None,
-            spare_params: Vec::new(),
+            spare_portal: None,
+            spare_columns: None,
             seq: 0,
             errors: 0,
             fatal: None,
@@ -225,12 +229,12 @@ impl Conversation {
             // Out of a COPY the server passes over it.
             return;
         }
+        let end = frame.end();
         let request = self.queue.request(kind, frame, turn.at);
         if self.skipping && kind != Kind::Sync {
             return self.skip(request, turn);
         }
         self.skipping = false;
-        let end = request.range().1;
         self.queue.push(request);
         if self.queue.len() > self.limits.requests {
             self.confused = true;
