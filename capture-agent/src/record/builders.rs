@@ -196,14 +196,15 @@ impl Rows for Builders {
             self.flush_statements();
         }
         self.statements.begin(day, self.now, lsn);
-        let analysis = exchange
-            .sql
-            .as_ref()
-            .map(|text| self.analyzer.analyze(text, session.standard_conforming_strings));
+        let analyzer = &mut self.analyzer;
+        let mut analyze = || {
+            let text = exchange.sql.as_ref()?;
+            Some(analyzer.analyze(text, session.standard_conforming_strings))
+        };
         let labels = self.labels.of(session);
-        self.statements.rows.append(labels, session, exchange, analysis.as_deref());
+        self.statements.rows.append(labels, session, exchange, &mut analyze);
         if let Some(tap) = &mut self.tap {
-            tap.statement(lsn.0, session, exchange, analysis.as_ref());
+            tap.statement(lsn.0, session, exchange, analyze().as_ref());
         }
         if self.statements.rows.bytes() >= BATCH_BYTES {
             self.flush_statements();
