@@ -113,8 +113,10 @@ fn append_value(
         None => out.append_null(),
         Some(bytes) => {
             let (type_oid, format) = column.map_or((0, format), |column| (column.type_oid, column.format));
-            // Writing to a builder does not fail.
-            let _ = write_text(type_oid, format, bytes, encoding, out);
+            if format != 0 || !out.write_ascii(bytes) {
+                // Writing to a builder does not fail.
+                let _ = write_text(type_oid, format, bytes, encoding, out);
+            }
             out.end();
         }
     }

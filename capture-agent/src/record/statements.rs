@@ -129,9 +129,11 @@ impl Statements {
                 None => column.append_null(),
                 Some((start, end)) => {
                     let bytes = exchange.params_body.get(start as usize..end as usize).unwrap_or_default();
-                    let mut text = Capped { column: &mut *column, left: VALUE_BYTES };
-                    let encoding = session.client_encoding;
-                    cut |= write_text(param.type_oid, param.format, bytes, encoding, &mut text).is_err();
+                    if param.format != 0 || bytes.len() > VALUE_BYTES || !column.write_ascii(bytes) {
+                        let mut text = Capped { column: &mut *column, left: VALUE_BYTES };
+                        let encoding = session.client_encoding;
+                        cut |= write_text(param.type_oid, param.format, bytes, encoding, &mut text).is_err();
+                    }
                     column.end();
                 }
             }

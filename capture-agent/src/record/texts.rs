@@ -10,7 +10,8 @@ use arrow::error::ArrowError;
 /// Builds a column of texts, each of which is written to it piece by piece and then ended.
 #[derive(Debug)]
 pub(super) struct Texts {
-    text: String,
+    /// Nothing but UTF-8.
+    text: Vec<u8>,
     /// Where each text ends, behind where the first begins.
     ends: Vec<i32>,
     nulls: NullBufferBuilder,
@@ -19,7 +20,17 @@ pub(super) struct Texts {
 impl Texts {
     /// An empty column.
     pub(super) fn new() -> Self {
-        Self { text: String::new(), ends: vec![0], nulls: NullBufferBuilder::new(0) }
+        Self { text: Vec::new(), ends: vec![0], nulls: NullBufferBuilder::new(0) }
+    }
+
+    /// Writes `bytes`, if they are ASCII: that is text in every encoding.
+    #[inline]
+    pub(super) fn write_ascii(&mut self, bytes: &[u8]) -> bool {
+        let is_ascii = bytes.is_ascii();
+        if is_ascii {
+            self.text.extend_from_slice(bytes);
+        }
+        is_ascii
     }
 
     /// Ends the text that was written since the last one.
@@ -54,8 +65,8 @@ impl Texts {
     ///
     /// The texts are too many bytes for a column.
     pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
-        let room = String::with_capacity(self.text.len().min(MOST_ROOM));
-        let text = Buffer::from(std::mem::replace(&mut self.text, room).into_bytes());
+        let room = Vec::with_capacity(self.text.len().min(MOST_ROOM));
+        let text = Buffer::from(std::mem::replace(&mut self.text, room));
         let mut room = Vec::with_capacity(self.ends.len());
         room.push(0);
         let ends = ScalarBuffer::from(std::mem::replace(&mut self.ends, room));
@@ -70,7 +81,7 @@ impl Texts {
 impl fmt::Write for Texts {
     #[inline]
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.text.push_str(text);
+        self.text.extend_from_slice(text.as_bytes());
         Ok(())
     }
 }
@@ -95,7 +106,9 @@ mod tests {
                 for row in &rows {
                     match row {
                         Some(text) => {
-                            text.chars().for_each(|c| column.write_char(c).unwrap());
+                            if !column.write_ascii(text.as_bytes()) {
+                                text.chars().for_each(|c| column.write_char(c).unwrap());
+                            }
                             column.end();
                         }
                         None => column.append_null(),
