@@ -47,6 +47,11 @@ impl Rows {
 
     /// Makes row `n` what was row `rows[n]`: yields the place of each of its elements.
     fn spread(&mut self, rows: &[u32]) -> Vec<u32> {
+        if rows.len() + 1 == self.offsets.len() {
+            // Each is there once, in order.
+            let end = self.offsets.last().map_or(0, |end| end.cast_unsigned());
+            return (0..end).collect();
+        }
         let mut places = Vec::new();
         if self.offsets.last().is_some_and(|end| *end > 0) {
             places.reserve(rows.len());
