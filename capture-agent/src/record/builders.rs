@@ -128,6 +128,10 @@ impl Builders {
     fn flush_statements(&mut self) {
         let bytes = self.statements.rows.bytes();
         let rows = self.statements.rows.finish(&self.node);
+        if rows.is_err() {
+            // What is left of it fits no other row.
+            self.statements.rows = Statements::new();
+        }
         let piece = self.statements.end();
         self.send(Table::Statements, self.statements.day, bytes, rows, piece);
     }
@@ -135,6 +139,9 @@ impl Builders {
     fn flush_results(&mut self) {
         let bytes = self.results.rows.bytes();
         let rows = self.results.rows.finish();
+        if rows.is_err() {
+            self.results.rows = Results::new();
+        }
         let piece = self.results.end();
         self.send(Table::Results, self.results.day, bytes, rows, piece);
     }
