@@ -47,7 +47,11 @@ impl<'a> Reader<'a> {
 
     /// A string up to its terminating zero, which is not part of it.
     pub(super) fn cstr(&mut self) -> Option<&'a [u8]> {
-        let end = memchr::memchr(0, self.0)?;
+        // Names and tags are short, many of them empty.
+        let end = match self.0.iter().take(SHORT).position(|byte| *byte == 0) {
+            Some(end) => end,
+            None => memchr::memchr(0, self.0)?,
+        };
         let (text, rest) = self.0.split_at(end);
         self.0 = rest.get(1..).unwrap_or_default();
         Some(text)
@@ -62,3 +66,6 @@ impl<'a> Reader<'a> {
         self.0.is_empty()
     }
 }
+
+/// Bytes that are looked at one by one.
+const SHORT: usize = 16;

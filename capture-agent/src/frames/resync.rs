@@ -57,6 +57,10 @@ pub struct Tail {
 impl Tail {
     /// Adds the next bytes of the same send.
     pub fn push(&mut self, bytes: &[u8]) {
+        if let Some(end) = bytes.last_chunk() {
+            (self.bytes, self.length) = (*end, end.len());
+            return;
+        }
         let fresh = bytes.get(bytes.len().saturating_sub(self.bytes.len())..).unwrap_or(bytes);
         self.bytes.rotate_left(fresh.len());
         let at = self.bytes.len() - fresh.len();

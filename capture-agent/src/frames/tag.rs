@@ -23,7 +23,7 @@ pub const MAX_AUTH: u32 = 65_535;
 pub const MAX_SHORT_REPLY: u32 = 30_000;
 
 /// The largest length field of a client's message, or none if the server knows no such message.
-pub fn max_frontend(tag: u8) -> Option<u32> {
+pub const fn max_frontend(tag: u8) -> Option<u32> {
     match tag {
         b'Q' | b'P' | b'B' | b'F' | b'd' => Some(LARGE),
         b'C' | b'D' | b'E' | b'H' | b'S' | b'X' | b'c' | b'f' => Some(SMALL),
@@ -35,7 +35,7 @@ pub fn max_frontend(tag: u8) -> Option<u32> {
 /// The largest length field of a server's message, or none if no server sends such a message.
 ///
 /// ParameterDescription and ParameterStatus may be longer than libpq takes: other clients take them.
-pub fn max_backend(tag: u8) -> Option<u32> {
+pub const fn max_backend(tag: u8) -> Option<u32> {
     match tag {
         b'D' | b'd' | b'T' | b'V' | b'E' | b'N' | b'A' | b't' | b'S' => Some(LARGE),
         b'R' => Some(MAX_AUTH),
@@ -45,3 +45,32 @@ pub fn max_backend(tag: u8) -> Option<u32> {
         _ => None,
     }
 }
+
+/// [`max_frontend`] by tag, but for what is not read like any other message; 0 for that, and for what the server does not
+/// know.
+pub(super) static EVERYDAY_FRONTEND: [u32; 256] = {
+    let mut lengths = [0; 256];
+    let mut tag = 0u8;
+    while tag < u8::MAX {
+        lengths[tag as usize] = match (tag, max_frontend(tag)) {
+            (b'p', _) | (_, None) => 0,
+            (_, Some(length)) => length,
+        };
+        tag += 1;
+    }
+    lengths
+};
+
+/// [`max_backend`] likewise.
+pub(super) static EVERYDAY_BACKEND: [u32; 256] = {
+    let mut lengths = [0; 256];
+    let mut tag = 0u8;
+    while tag < u8::MAX {
+        lengths[tag as usize] = match (tag, max_backend(tag)) {
+            (b'R' | b'K', _) | (_, None) => 0,
+            (_, Some(length)) => length,
+        };
+        tag += 1;
+    }
+    lengths
+};

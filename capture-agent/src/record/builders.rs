@@ -128,6 +128,10 @@ impl Builders {
     fn flush_statements(&mut self) {
         let bytes = self.statements.rows.bytes();
         let rows = self.statements.rows.finish(&self.node);
+        if rows.is_err() {
+            // What is left of it fits no other row.
+            self.statements.rows = Statements::new();
+        }
         let piece = self.statements.end();
         self.send(Table::Statements, self.statements.day, bytes, rows, piece);
     }
@@ -135,6 +139,9 @@ impl Builders {
     fn flush_results(&mut self) {
         let bytes = self.results.rows.bytes();
         let rows = self.results.rows.finish();
+        if rows.is_err() {
+            self.results.rows = Results::new();
+        }
         let piece = self.results.end();
         self.send(Table::Results, self.results.day, bytes, rows, piece);
     }
@@ -196,14 +203,15 @@ impl Rows for Builders {
             self.flush_statements();
         }
         self.statements.begin(day, self.now, lsn);
-        let analysis = exchange
-            .sql
-            .as_ref()
-            .map(|text| self.analyzer.analyze(text, session.standard_conforming_strings));
+        let analyzer = &mut self.analyzer;
+        let mut analyze = || {
+            let text = exchange.sql.as_ref()?;
+            Some(analyzer.analyze(text, session.standard_conforming_strings))
+        };
         let labels = self.labels.of(session);
-        self.statements.rows.append(labels, session, exchange, analysis.as_deref());
+        self.statements.rows.append(labels, session, exchange, &mut analyze);
         if let Some(tap) = &mut self.tap {
-            tap.statement(lsn.0, session, exchange, analysis.as_ref());
+            tap.statement(lsn.0, session, exchange, analyze().as_ref());
         }
         if self.statements.rows.bytes() >= BATCH_BYTES {
             self.flush_statements();

@@ -137,6 +137,7 @@ impl TextChunk {
             match (&leaf.levels, keys.nulls()) {
                 (Some(of_lists), _) => hybrid::encode(&of_lists.definition, width, &mut levels),
                 (None, None) => hybrid::encode_run(most, entries, width, &mut levels),
+                (None, Some(_)) if present == 0 => hybrid::encode_same(0, entries, width, &mut levels),
                 (None, Some(nulls)) => {
                     let definition: Vec<u32> = nulls.iter().map(u32::from).collect();
                     hybrid::encode(&definition, width, &mut levels);
@@ -213,14 +214,19 @@ impl TextChunk {
     /// The values of a page that has a dictionary.
     fn packed(&self, numbers: &[u32], texts: &Repeated) -> Vec<u8> {
         let keys = texts.keys();
+        let most = u32::try_from(self.numbers.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let width = hybrid::width(most);
+        let mut values = vec![width];
+        if let [number] = numbers {
+            // Most columns say the same in all rows of a batch.
+            hybrid::encode_same(*number, keys.len() - keys.null_count(), width, &mut values);
+            return values;
+        }
         let number = |key: &u32| numbers.get(*key as usize).copied().unwrap_or_default();
         let rows: Vec<u32> = match keys.nulls() {
             None => keys.values().iter().map(number).collect(),
             Some(_) => keys.iter().flatten().map(|key| number(&key)).collect(),
         };
-        let most = u32::try_from(self.numbers.len().saturating_sub(1)).unwrap_or(u32::MAX);
-        let width = hybrid::width(most);
-        let mut values = vec![width];
         hybrid::encode(&rows, width, &mut values);
         values
     }

@@ -19,7 +19,7 @@ use super::layout::{self, Layout};
 use super::row_group::{Encoder, RowGroup};
 use super::statements::Statements;
 use super::table::Table;
-use crate::session::Exchange;
+use crate::session::{Exchange, Status};
 use crate::sql::{Analyzer, Limits};
 
 proptest! {
@@ -30,6 +30,34 @@ proptest! {
     ) {
         let batches: Vec<RecordBatch> = batches.iter().map(|rows| batch(rows)).collect();
         prop_assert_eq!(read(&file(&batches)), expected(&batches));
+    }
+
+    #[test]
+    fn what_executions_share_is_recorded_as_if_each_had_its_own(
+        distinct in prop::collection::vec(statement(), 1..5),
+        rows: Vec<(u8, prop::sample::Index, bool, Option<u8>)>,
+    ) {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|(session, at, completed, tag)| {
+                let mut exchange = at.get(&distinct).clone();
+                exchange.status = if *completed { Status::Completed } else { Status::Suspended };
+                exchange.command_tag = tag.map(|tag| format!("SELECT {}", tag % 3).as_str().into());
+                (u128::from(session % 3), exchange)
+            })
+            .collect();
+        let apart: Vec<_> = rows.iter().map(|(session, exchange)| (*session, apart(exchange))).collect();
+        prop_assert_eq!(expected(&[batch(&rows)]), expected(&[batch(&apart)]));
+    }
+}
+
+/// The same statement, which shares nothing.
+fn apart(exchange: &Exchange) -> Exchange {
+    Exchange {
+        sql: exchange.sql.as_deref().map(Into::into),
+        statement_name: exchange.statement_name.as_deref().map(Into::into),
+        columns: exchange.columns.as_deref().map(Into::into),
+        ..exchange.clone()
     }
 }
 
@@ -100,10 +128,11 @@ fn batch(rows: &[(u128, Exchange)]) -> RecordBatch {
     let mut statements = Statements::new();
     let mut labels = LabelCache::new();
     let mut analyzer = Analyzer::new(Limits::default());
+    let sessions: Vec<_> = (0..9).map(|n| session(n, MORNING)).collect();
     for (n, exchange) in rows {
-        let session = session(*n, MORNING);
-        let analysis = exchange.sql.as_ref().map(|sql| analyzer.analyze(sql, true));
-        statements.append(labels.of(&session), &session, exchange, analysis.as_deref());
+        let session = sessions.get(*n as usize).cloned().unwrap_or_else(|| session(*n, MORNING));
+        let analyze = || exchange.sql.as_ref().map(|sql| analyzer.analyze(sql, true));
+        statements.append(labels.of(&session), &session, exchange, analyze);
     }
     statements.finish("node-1").unwrap().0
 }

@@ -26,7 +26,16 @@ pub(super) fn encode(numbers: &[u32], width: u8, out: &mut Vec<u8>) {
     encode_groups(&numbers[from..], width, out);
 }
 
-/// Appends `times` times the same number.
+/// Appends `times` times the same number: what [`encode`] makes of them.
+pub(super) fn encode_same(number: u32, times: usize, width: u8, out: &mut Vec<u8>) {
+    if times < GROUP {
+        encode_groups(&[number; GROUP][..times], width, out);
+    } else {
+        encode_run(number, times, width, out);
+    }
+}
+
+/// Appends `times` times the same number, as a run.
 pub(super) fn encode_run(number: u32, times: usize, width: u8, out: &mut Vec<u8>) {
     if times > 0 {
         encode_length(times << 1, out);
@@ -118,6 +127,14 @@ mod tests {
             let mut bytes = Vec::new();
             encode(&numbers, width(most), &mut bytes);
             prop_assert_eq!(decode(&bytes, width(most), numbers.len()), numbers);
+        }
+
+        #[test]
+        fn the_same_number_is_encoded_likewise(number: u32, times in 0..40_usize) {
+            let (mut bytes, mut expected) = (Vec::new(), Vec::new());
+            encode_same(number, times, width(number), &mut bytes);
+            encode(&vec![number; times], width(number), &mut expected);
+            prop_assert_eq!(bytes, expected);
         }
     }
 

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array as _, ArrayRef, Int16Array, ListArray, NullBufferBuilder, StringBuilder, StructArray, UInt32Array,
+    Array as _, ArrayRef, Int16Array, ListArray, NullBufferBuilder, StructArray, UInt32Array,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Fields};
 use arrow::error::ArrowError;
 
-use super::labels::{text_bytes, texts};
-use super::repeats::Repeats;
+use super::repeats::{Repeats, either, spread, spread_nulls};
 use super::table::{column_fields, element, param_fields};
+use super::texts::Texts;
 use crate::session::Column;
 
 /// Where each row's elements begin and end, and which rows have no list.
@@ -44,40 +44,73 @@ impl Rows {
         let list = ListArray::try_new(element(data_type, nullable), offsets, elements, self.nulls.finish())?;
         Ok(Arc::new(list))
     }
+
+    /// Makes row `n` what was row `rows[n]`: yields the place of each of its elements.
+    fn spread(&mut self, rows: &[u32]) -> Vec<u32> {
+        if rows.len() + 1 == self.offsets.len() {
+            // Each is there once, in order.
+            let end = self.offsets.last().map_or(0, |end| end.cast_unsigned());
+            return (0..end).collect();
+        }
+        let mut places = Vec::new();
+        if self.offsets.last().is_some_and(|end| *end > 0) {
+            places.reserve(rows.len());
+            let mut offsets = Vec::with_capacity(rows.len() + 1);
+            offsets.push(0);
+            for row in rows {
+                let ends = self.offsets.get(*row as usize..).and_then(<[i32]>::first_chunk);
+                let [from, to] = ends.map_or([0, 0], |ends| ends.map(i32::cast_unsigned));
+                if to == from + 1 {
+                    places.push(from);
+                } else {
+                    places.extend(from..to);
+                }
+                offsets.push(i32::try_from(places.len()).unwrap_or(i32::MAX));
+            }
+            self.offsets = offsets;
+        } else {
+            self.offsets = vec![0; rows.len() + 1];
+        }
+        if let Some(nulls) = self.nulls.finish() {
+            self.nulls.append_buffer(&spread_nulls(&nulls, rows));
+        } else {
+            self.nulls.append_n_non_nulls(rows.len());
+        }
+        places
+    }
 }
 
 /// A list of texts that may be null per row.
 #[derive(Debug)]
 pub(super) struct TextLists {
     rows: Rows,
-    elements: StringBuilder,
+    elements: Texts,
 }
 
 impl TextLists {
     /// An empty column.
     pub(super) fn new() -> Self {
-        Self { rows: Rows::new(), elements: StringBuilder::new() }
+        Self { rows: Rows::new(), elements: Texts::new() }
     }
 
     /// The elements of the row that is being built.
-    pub(super) fn elements(&mut self) -> &mut StringBuilder {
+    pub(super) fn elements(&mut self) -> &mut Texts {
         &mut self.elements
     }
 
     /// Ends a row.
     pub(super) fn end_row(&mut self) {
-        let end = self.elements.offsets_slice().len() - 1;
-        self.rows.end(end, true);
+        self.rows.end(self.elements.len(), true);
     }
 
     /// Memory in use.
     pub(super) fn bytes(&self) -> usize {
-        text_bytes(&self.elements)
+        self.elements.bytes()
     }
 
     /// The column, and an empty one in its place.
     pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
-        let elements = texts(&mut self.elements);
+        let elements = self.elements.finish()?;
         self.rows.finish(DataType::Utf8, true, elements)
     }
 }
@@ -101,14 +134,21 @@ impl RepeatLists {
         self.rows.end(self.elements.len(), texts.is_some());
     }
 
-    /// Memory in use.
-    pub(super) fn bytes(&self) -> usize {
-        self.elements.bytes()
+    /// Memory in use for the distinct texts.
+    pub(super) fn texts_bytes(&self) -> usize {
+        self.elements.texts_bytes()
     }
 
-    /// The column, and an empty one in its place.
-    pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
-        let elements = self.elements.finish()?;
+    /// Memory in use for the lists.
+    pub(super) fn rows_bytes(&self) -> usize {
+        self.elements.rows_bytes()
+    }
+
+    /// The column whose row `n` has what was appended as number `rows[n]`, and an empty one in its place: as
+    /// [`Repeats::spread`].
+    pub(super) fn spread(&mut self, rows: &[u32]) -> Result<ArrayRef, ArrowError> {
+        let places = self.rows.spread(rows);
+        let elements = self.elements.spread(&places)?;
         self.rows.finish(elements.data_type().clone(), false, elements)
     }
 }
@@ -118,25 +158,21 @@ impl RepeatLists {
 pub(super) struct ParamLists {
     rows: Rows,
     type_oids: Vec<u32>,
-    formats: Repeats,
-    values: StringBuilder,
+    /// Whether each is binary.
+    binary: Vec<bool>,
+    values: Texts,
 }
 
 impl ParamLists {
     pub(super) fn new() -> Self {
-        Self {
-            rows: Rows::new(),
-            type_oids: Vec::new(),
-            formats: Repeats::new(),
-            values: StringBuilder::new(),
-        }
+        Self { rows: Rows::new(), type_oids: Vec::new(), binary: Vec::new(), values: Texts::new() }
     }
 
     /// Appends a parameter to the row that is being built, but for its value, which the caller appends to the
     /// builder that this returns.
-    pub(super) fn param(&mut self, type_oid: u32, format: i16) -> &mut StringBuilder {
+    pub(super) fn param(&mut self, type_oid: u32, format: i16) -> &mut Texts {
         self.type_oids.push(type_oid);
-        self.formats.append_value(if format == 0 { "text" } else { "binary" });
+        self.binary.push(format != 0);
         &mut self.values
     }
 
@@ -147,15 +183,15 @@ impl ParamLists {
 
     /// Memory in use.
     pub(super) fn bytes(&self) -> usize {
-        text_bytes(&self.values) + self.type_oids.len() * 16
+        self.values.bytes() + self.type_oids.len() * 16
     }
 
     /// The column, and an empty one in its place.
     pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
         let arrays: Vec<ArrayRef> = vec![
             Arc::new(UInt32Array::from(std::mem::take(&mut self.type_oids))),
-            self.formats.finish()?,
-            texts(&mut self.values),
+            either(std::mem::take(&mut self.binary), ["text", "binary"])?,
+            self.values.finish()?,
         ];
         let elements = structs(&param_fields(), arrays)?;
         self.rows.finish(elements.data_type().clone(), false, elements)
@@ -194,19 +230,29 @@ impl ColumnLists {
         self.rows.end(self.attnums.len(), columns.is_some());
     }
 
-    /// Memory in use.
-    pub(super) fn bytes(&self) -> usize {
-        self.names.bytes() + self.attnums.len() * 10
+    /// Memory in use for the distinct names.
+    pub(super) fn texts_bytes(&self) -> usize {
+        self.names.texts_bytes()
     }
 
-    /// The column, and an empty one in its place.
-    pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+    /// Memory in use for the lists.
+    pub(super) fn rows_bytes(&self) -> usize {
+        self.names.rows_bytes() + self.attnums.len() * 10
+    }
+
+    /// The column whose row `n` has what was appended as number `rows[n]`, and an empty one in its place: as
+    /// [`Repeats::spread`].
+    pub(super) fn spread(&mut self, rows: &[u32]) -> Result<ArrayRef, ArrowError> {
+        let places = self.rows.spread(rows);
         let arrays: Vec<ArrayRef> = vec![
-            self.names.finish()?,
-            Arc::new(UInt32Array::from(std::mem::take(&mut self.type_oids))),
-            Arc::new(UInt32Array::from(std::mem::take(&mut self.table_oids))),
-            Arc::new(Int16Array::from(std::mem::take(&mut self.attnums))),
+            self.names.spread(&places)?,
+            Arc::new(UInt32Array::from(spread(&self.type_oids, &places))),
+            Arc::new(UInt32Array::from(spread(&self.table_oids, &places))),
+            Arc::new(Int16Array::from(spread(&self.attnums, &places))),
         ];
+        self.type_oids.clear();
+        self.table_oids.clear();
+        self.attnums.clear();
         let elements = structs(&column_fields(), arrays)?;
         self.rows.finish(elements.data_type().clone(), false, elements)
     }

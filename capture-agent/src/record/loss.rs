@@ -25,6 +25,7 @@ pub(super) struct Loss {
 }
 
 impl Loss {
+    #[inline]
     fn absorb(&mut self, other: &Self) {
         self.range = cover(self.range, other.range);
         self.statements = cover(self.statements, other.statements);
@@ -53,6 +54,7 @@ pub(super) struct Stake {
 
 impl Stake {
     /// Notes a row.
+    #[inline]
     pub(super) fn note(&mut self, loss: Loss) {
         let slot = loss.session.map_or(0, |id| usize::from(id.0.as_bytes()[15]));
         let hint = self.recent.0.get_mut(slot);

@@ -16,6 +16,7 @@ mod archive;
 mod archive_tests;
 mod batch;
 mod builders;
+mod callers;
 mod chunk;
 #[cfg(test)]
 mod chunk_tests;
@@ -31,6 +32,7 @@ mod encryption_tests;
 mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod forms;
 mod gaps;
 mod hybrid;
 pub mod journal;
@@ -59,6 +61,7 @@ mod table;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod writer;
 
 pub use archive::{Archive, StoredFile};

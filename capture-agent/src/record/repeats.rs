@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, DictionaryArray, NullBufferBuilder, StringArray, StringBuilder, UInt32Array,
 };
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::UInt32Type;
 use arrow::error::ArrowError;
 use foldhash::fast::RandomState;
@@ -77,6 +78,18 @@ impl Repeats {
         }
     }
 
+    /// Appends the text with this number, which is not large.
+    #[inline]
+    pub(super) fn append_again(&mut self, number: u32) {
+        self.rows.push(number);
+        self.nulls.append_non_null();
+    }
+
+    /// The number of the latest text.
+    pub(super) fn latest(&self) -> u32 {
+        self.latest.0
+    }
+
     /// Appends that there is no text.
     pub(super) fn append_null(&mut self) {
         self.rows.push(0);
@@ -103,27 +116,87 @@ impl Repeats {
         self.rows.len()
     }
 
-    /// Memory in use; and of large texts that repeat what they take where there is no dictionary, so that a batch ends
-    /// before that is much.
+    /// Memory in use.
     pub(super) fn bytes(&self) -> usize {
-        text_bytes(&self.texts) + size_of_val(self.rows.as_slice()) + self.large
+        self.texts_bytes() + self.rows_bytes()
+    }
+
+    /// Memory in use for the distinct texts.
+    pub(super) fn texts_bytes(&self) -> usize {
+        text_bytes(&self.texts)
+    }
+
+    /// Memory in use for the rows; and of large texts that repeat what they take where there is no dictionary, so that a
+    /// batch ends before that is much.
+    pub(super) fn rows_bytes(&self) -> usize {
+        size_of_val(self.rows.as_slice()) + self.large
     }
 
     /// The column, and an empty one in its place.
     pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+        let room = Vec::with_capacity(self.rows.len());
+        let rows = std::mem::replace(&mut self.rows, room);
+        let nulls = self.nulls.finish();
+        self.complete(rows, nulls)
+    }
+
+    /// The column whose row `n` has what was appended as number `rows[n]`, and an empty one in its place. `rows` has each
+    /// number, in the order in which they came, and some of them again.
+    pub(super) fn spread(&mut self, rows: &[u32]) -> Result<ArrayRef, ArrowError> {
+        if rows.len() == self.rows.len() {
+            return self.finish();
+        }
+        let nulls = self.nulls.finish().map(|nulls| spread_nulls(&nulls, rows));
+        let numbers = spread(&self.rows, rows);
+        self.rows.clear();
+        self.complete(numbers, nulls)
+    }
+
+    fn complete(&mut self, rows: Vec<u32>, nulls: Option<NullBuffer>) -> Result<ArrayRef, ArrowError> {
         self.numbers.clear();
         self.latest = (0, 0..0);
         self.large = 0;
-        let room = Vec::with_capacity(self.rows.len());
-        let rows = UInt32Array::new(std::mem::replace(&mut self.rows, room).into(), self.nulls.finish());
-        Ok(Arc::new(Repeated::try_new(rows, texts(&mut self.texts))?))
+        Ok(Arc::new(Repeated::try_new(UInt32Array::new(rows.into(), nulls), texts(&mut self.texts))?))
     }
+}
+
+/// What stands at each of `places`.
+pub(super) fn spread<T: Copy + Default + PartialEq>(values: &[T], places: &[u32]) -> Vec<T> {
+    if let [first, others @ ..] = values
+        && others.iter().all(|other| other == first)
+    {
+        return vec![*first; places.len()];
+    }
+    places.iter().map(|place| values.get(*place as usize).copied().unwrap_or_default()).collect()
+}
+
+/// The same of what is null and what is not.
+pub(super) fn spread_nulls(nulls: &NullBuffer, places: &[u32]) -> NullBuffer {
+    if nulls.null_count() == nulls.len() {
+        return NullBuffer::new_null(places.len());
+    }
+    BooleanBuffer::collect_bool(places.len(), |row| nulls.is_valid(places[row] as usize)).into()
 }
 
 /// A column that says the same in each of `rows` rows.
 pub(super) fn constant(value: &str, rows: usize) -> Result<ArrayRef, ArrowError> {
     let value = Arc::new(StringArray::from_iter_values([value]));
     Ok(Arc::new(Repeated::try_new(UInt32Array::from(vec![0; rows]), value)?))
+}
+
+/// A column that says the second of two texts where it is true, else the first.
+pub(super) fn either(rows: Vec<bool>, [first, second]: [&str; 2]) -> Result<ArrayRef, ArrowError> {
+    let seconds = rows.iter().filter(|second| **second).count();
+    // What no row says is not in the dictionary.
+    match seconds {
+        0 => constant(first, rows.len()),
+        all if all == rows.len() => constant(second, rows.len()),
+        _ => {
+            let texts = Arc::new(StringArray::from_iter_values([first, second]));
+            let rows: Vec<u32> = rows.into_iter().map(u32::from).collect();
+            Ok(Arc::new(Repeated::try_new(UInt32Array::from(rows), texts)?))
+        }
+    }
 }
 
 /// The same column with its distinct texts apart.
@@ -174,6 +247,24 @@ mod tests {
                 distinct.sort();
                 distinct.dedup();
                 prop_assert_eq!(finished.as_any_dictionary().values().len(), distinct.len());
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn rows_that_share_what_was_appended_have_its_text(
+            texts in prop::collection::vec(prop::option::of(".{0,2}"), 1..9),
+            again: Vec<prop::sample::Index>,
+        ) {
+            let mut rows: Vec<u32> = (0..).take(texts.len()).collect();
+            rows.extend(again.iter().map(|at| at.index(texts.len()) as u32));
+            let expected: Vec<_> = rows.iter().map(|at| texts[*at as usize].clone()).collect();
+            let mut column = Repeats::new();
+            for _ in 0..2 {
+                texts.iter().for_each(|text| column.append_option(text.as_deref()));
+                prop_assert_eq!(&unfold(&column.spread(&rows).unwrap()), &expected);
+                prop_assert_eq!(column.len(), 0);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Rows of `results`.
 
-use arrow::array::{ArrayRef, RecordBatch, StringBuilder};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::error::ArrowError;
 
 use super::labels::Labels;
@@ -9,13 +9,16 @@ use super::loss::{Loss, Stake};
 use super::repeats::Repeats;
 use super::sessions::{number, numbers};
 use super::table::Table;
+use super::texts::Texts;
 use crate::session::value::{Encoding, write_text};
-use crate::session::{Column, Direction, RowValues, SessionInfo, Values};
+use crate::session::{Column, Direction, RowValues, SessionId, SessionInfo, Values};
 
 /// Builds the table `results`.
 #[derive(Debug)]
 pub(super) struct Results {
     session_id: Repeats,
+    /// Sessions, and the numbers of their ids, by the id's last byte, which is random in a UUIDv7.
+    sessions: Vec<Option<(SessionId, u32)>>,
     seq: Vec<i64>,
     row: Vec<i64>,
     values: TextLists,
@@ -26,6 +29,7 @@ impl Results {
     pub(super) fn new() -> Self {
         Self {
             session_id: Repeats::new(),
+            sessions: vec![None; SLOTS],
             seq: Vec::new(),
             row: Vec::new(),
             values: TextLists::new(),
@@ -35,7 +39,15 @@ impl Results {
 
     /// Appends a row of a result.
     pub(super) fn append(&mut self, labels: &Labels, session: &SessionInfo, row: &RowValues<'_>) {
-        self.session_id.append_value(labels.id());
+        let id = session.origin.id;
+        let known = &mut self.sessions[usize::from(id.0.as_bytes()[15])];
+        match known {
+            Some((session, number)) if *session == id => self.session_id.append_again(*number),
+            _ => {
+                self.session_id.append_value(labels.id());
+                *known = Some((id, self.session_id.latest()));
+            }
+        }
         self.seq.push(number(row.seq));
         self.row.push(number(row.row));
         let encoding = session.client_encoding;
@@ -56,7 +68,7 @@ impl Results {
         }
         self.values.end_row();
         self.stake.note(Loss {
-            session: Some(session.origin.id),
+            session: Some(id),
             table: Table::Results,
             direction: Direction::Backend,
             range: None,
@@ -78,6 +90,7 @@ impl Results {
 
     /// The rows, what is lost if they are, and an empty table in their place.
     pub(super) fn finish(&mut self) -> Result<(RecordBatch, Vec<Loss>), ArrowError> {
+        self.sessions.fill(None);
         let columns: Vec<ArrayRef> = vec![
             self.session_id.finish()?,
             numbers(&mut self.seq),
@@ -90,7 +103,7 @@ impl Results {
 
 /// Appends one value. Its format is its column's, or `format` if the column is not known.
 fn append_value(
-    out: &mut StringBuilder,
+    out: &mut Texts,
     column: Option<&Column>,
     value: Option<&[u8]>,
     encoding: Encoding,
@@ -100,9 +113,11 @@ fn append_value(
         None => out.append_null(),
         Some(bytes) => {
             let (type_oid, format) = column.map_or((0, format), |column| (column.type_oid, column.format));
-            // Writing to a builder does not fail.
-            let _ = write_text(type_oid, format, bytes, encoding, out);
-            out.append_value("");
+            if format != 0 || !out.write_ascii(bytes) {
+                // Writing to a builder does not fail.
+                let _ = write_text(type_oid, format, bytes, encoding, out);
+            }
+            out.end();
         }
     }
 }
@@ -139,6 +154,9 @@ impl<'a> Iterator for DataRow<'a> {
         Some(Some(value))
     }
 }
+
+/// One for each value of a byte.
+const SLOTS: usize = 256;
 
 #[cfg(test)]
 mod tests {

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Int32Array, Int32Builder, Int64Array, RecordBatch, StringArray, StringBuilder,
-    TimestampMicrosecondArray, TimestampMicrosecondBuilder, new_null_array,
+    ArrayRef, BooleanBuilder, Int32Array, Int32Builder, Int64Array, NullBufferBuilder, RecordBatch,
+    StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder, new_null_array,
 };
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
@@ -215,6 +215,35 @@ pub(super) fn numbers(values: &mut Vec<i64>) -> ArrayRef {
 fn take(values: &mut Vec<i64>) -> Vec<i64> {
     let room = Vec::with_capacity(values.len());
     std::mem::replace(values, room)
+}
+
+/// Builds a column of numbers, some of which are not known.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    values: Vec<i64>,
+    nulls: NullBufferBuilder,
+}
+
+impl Numbers {
+    /// An empty column.
+    pub(super) fn new() -> Self {
+        Self { values: Vec::new(), nulls: NullBufferBuilder::new(0) }
+    }
+
+    /// Appends a number, or that it is not known.
+    #[inline]
+    pub(super) fn append(&mut self, number: Option<i64>) {
+        self.values.push(number.unwrap_or_default());
+        match number {
+            Some(_) => self.nulls.append_non_null(),
+            None => self.nulls.append_null(),
+        }
+    }
+
+    /// The column, and an empty one in its place.
+    pub(super) fn finish(&mut self) -> ArrayRef {
+        Arc::new(Int64Array::new(take(&mut self.values).into(), self.nulls.finish()))
+    }
 }
 
 /// A count as it is stored: no stream reaches 2^63 bytes.

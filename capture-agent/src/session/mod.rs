@@ -262,7 +262,8 @@ impl Session {
     /// Reads what the server received.
     fn read_frontend(&mut self, mut bytes: &[u8], at: Micros, sink: &mut impl Sink) {
         loop {
-            let keep = self.conversation.keep_request();
+            let conversation = &self.conversation;
+            let keep = |tag, length| conversation.keep_request(tag, length);
             let then = match self.frontend.decoder.next(&mut bytes, keep) {
                 Step::Pending => return,
                 Step::Frame(frame) => match &mut self.hold {
@@ -304,7 +305,8 @@ impl Session {
     fn read_backend(&mut self, mut bytes: &[u8], at: Micros, sink: &mut impl Sink) -> bool {
         let mut ready = false;
         loop {
-            let keep = self.conversation.keep_reply();
+            let conversation = &self.conversation;
+            let keep = |tag, length| conversation.keep_reply(tag, length);
             let (then, tag) = match self.backend.decoder.next(&mut bytes, keep) {
                 Step::Pending => return ready && self.backend.decoder.at_boundary(),
                 Step::Frame(frame) => {

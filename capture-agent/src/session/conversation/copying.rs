@@ -24,7 +24,7 @@ impl Conversation {
             );
             CopyRows::new(response.binary, &options)
         });
-        self.run.copy = Some(Copying { side, rows, input_over: side == CopySide::Server });
+        self.run.copy = Some(Box::new(Copying { side, rows, input_over: side == CopySide::Server }));
         // What the client sent ahead is data now.
         while self.takes_copy_data()
             && self.queue.behind_head().is_some_and(|kind| kind.is_silent() || kind == Kind::Sync)

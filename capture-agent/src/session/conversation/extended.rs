@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::names::{Described, Portal, Prepared, bound_columns};
+use super::names::{Described, Portal, Prepared, bound_columns, renew};
 use super::request::{Kind, Request};
 use super::running::{Begun, Ended};
 use super::{Conversation, Turn};
@@ -36,7 +36,7 @@ impl Conversation {
             return Arc::clone(same);
         }
         Arc::new(Prepared {
-            name: self.statement_name(parse.name, info),
+            name: statement_name(parse.name, &self.unnamed, info),
             sql: (!request.holed).then(|| encoding.decode(parse.text).into()),
             truncated: request.truncated,
             declared: parse.types.into(),
@@ -47,15 +47,11 @@ impl Conversation {
         })
     }
 
-    pub(super) fn statement_name(&self, name: &[u8], info: &SessionInfo) -> Arc<str> {
-        if name.is_empty() { Arc::clone(&self.unnamed) } else { info.client_encoding.decode(name).into() }
-    }
-
     /// BindComplete.
     pub(super) fn bound(&mut self, frame: &Frame<'_>, turn: &mut Turn<'_, impl Sink>) {
         let Some(request) = self.queue.pop() else { return };
-        let statement = Bind::names(&request.body).and_then(|(_, name)| self.names.statement(name)).cloned();
-        let mut portal = self.portal(request, statement, turn.info);
+        let spare = self.spare_portal.take().unwrap_or_default();
+        let mut portal = opened(spare, request, |name| self.names.statement(name), &self.unnamed, turn.info);
         portal.bytes_out = frame.wire;
         let body = std::mem::take(&mut portal.body);
         let Some((name, statement_name)) = Bind::names(&body) else {
@@ -75,45 +71,27 @@ impl Conversation {
         }
     }
 
-    /// The portal that a Bind opens.
+    /// The portal that a Bind of `statement` opens.
     pub(super) fn portal(
         &mut self,
         request: Request,
-        statement: Option<Arc<Prepared>>,
+        statement: Option<&Arc<Prepared>>,
         info: &SessionInfo,
-    ) -> Portal {
-        let mut params = std::mem::take(&mut self.spare_params);
-        params.clear();
-        let mut portal = Portal {
-            bytes_in: request.wire,
-            offset: request.offset,
-            touched: request.holed,
-            truncated: request.truncated,
-            ..Portal::default()
-        };
-        if let Some(bind) = Bind::read(&request.body, |value| params.push(param(value))) {
-            for (index, param) in params.iter_mut().enumerate() {
-                param.format = format_at(bind.formats, index);
-                param.type_oid = statement.as_ref().map_or(0, |statement| statement.type_at(index));
-            }
-            portal.truncated |= bind.cut && !bind.exact && (request.holed || request.truncated);
-            portal.statement_name = Some(match &statement {
-                Some(statement) => Arc::clone(&statement.name),
-                None => self.statement_name(bind.statement, info),
-            });
-        }
-        portal.statement = statement;
-        portal.params = params;
-        portal.body = request.body;
-        portal
+    ) -> Box<Portal> {
+        let spare = self.spare_portal.take().unwrap_or_default();
+        opened(spare, request, |_| statement, &self.unnamed, info)
     }
 
-    pub(super) fn recycle_portal(&mut self, portal: Portal) {
-        let Portal { body, params, .. } = portal;
-        self.queue.recycle(body);
-        if params.capacity() <= SPARE_PARAMS {
-            self.spare_params = params;
+    /// Keeps a portal for the next Bind, which is mostly of the same statement.
+    pub(super) fn recycle_portal(&mut self, mut portal: Box<Portal>) {
+        self.queue.recycle(std::mem::take(&mut portal.body));
+        if portal.params.capacity() > SPARE_PARAMS {
+            portal.params = Vec::new();
         }
+        if portal.columns.is_some() {
+            self.spare_columns = portal.columns.take();
+        }
+        self.spare_portal = Some(portal);
     }
 
     /// CloseComplete.
@@ -199,7 +177,8 @@ impl Conversation {
             return;
         };
         if let Some(same) = known.described.as_ref().filter(|described| *described.bytes == *frame.body()) {
-            portal.columns = Some(Arc::clone(&same.columns));
+            portal.columns = self.spare_columns.take();
+            renew(&mut portal.columns, Some(&same.columns));
             return;
         }
         let described = Described::read(frame.body(), info.client_encoding);
@@ -232,7 +211,7 @@ impl Conversation {
         }
         let Some(head) = self.queue.head() else { return };
         let portal = Execute::read(&head.body).and_then(|execute| self.names.portal(execute.portal));
-        let (mut range, mut begun) = (head.range(), None);
+        let (mut range, mut sql, mut name) = (head.range(), None, None);
         let (mut bytes_in, mut bytes_out) = (head.wire, 0);
         let (mut truncated, mut touched) = (head.truncated, head.holed);
         if let Some(portal) = portal {
@@ -243,14 +222,15 @@ impl Conversation {
             bytes_out = std::mem::take(&mut portal.bytes_out);
             truncated |= portal.truncated | portal.statement.as_ref().is_some_and(|known| known.truncated);
             touched |= portal.touched;
-            self.run.columns.clone_from(&portal.columns);
-            begun = Some((
-                portal.statement.as_ref().and_then(|statement| statement.sql.clone()),
-                portal.statement_name.clone(),
-            ));
+            // The same as of the statement before, mostly: what that has is taken over.
+            let last = &mut self.exchange;
+            renew(&mut last.columns, portal.columns.as_ref());
+            renew(&mut last.sql, portal.statement.as_ref().and_then(|statement| statement.sql.as_ref()));
+            renew(&mut last.statement_name, portal.statement_name.as_ref());
+            self.run.columns = last.columns.take();
+            (sql, name) = (last.sql.take(), last.statement_name.take());
         }
         let at = head.at;
-        let (sql, name) = begun.unwrap_or_default();
         self.begin(Begun { protocol: Protocol::Extended, at, sql, name, range, bytes_in });
         self.exchange.bytes_out = bytes_out;
         self.exchange.params_truncated = truncated;
@@ -312,6 +292,46 @@ impl Conversation {
             std::mem::swap(&mut self.exchange.params_body, &mut portal.body);
         }
     }
+}
+
+/// `spare` as the portal that a Bind opens; `find` tells the prepared statement of a name.
+fn opened<'a>(
+    spare: Box<Portal>,
+    request: Request,
+    find: impl FnOnce(&[u8]) -> Option<&'a Arc<Prepared>>,
+    unnamed: &Arc<str>,
+    info: &SessionInfo,
+) -> Box<Portal> {
+    let mut portal = spare;
+    portal.params.clear();
+    portal.columns = None;
+    portal.offset = request.offset;
+    portal.bytes_in = request.wire;
+    portal.bytes_out = 0;
+    portal.touched = request.holed;
+    portal.truncated = request.truncated;
+    let params = &mut portal.params;
+    if let Some(bind) = Bind::read(&request.body, |value| params.push(param(value))) {
+        let statement = find(bind.statement);
+        for (index, param) in portal.params.iter_mut().enumerate() {
+            param.format = format_at(bind.formats, index);
+            param.type_oid = statement.map_or(0, |statement| statement.type_at(index));
+        }
+        portal.truncated |= bind.cut && !bind.exact && (request.holed || request.truncated);
+        match statement {
+            Some(statement) => renew(&mut portal.statement_name, Some(&statement.name)),
+            None => portal.statement_name = Some(statement_name(bind.statement, unnamed, info)),
+        }
+        renew(&mut portal.statement, statement);
+    } else {
+        (portal.statement, portal.statement_name) = (None, None);
+    }
+    portal.body = request.body;
+    portal
+}
+
+fn statement_name(name: &[u8], unnamed: &Arc<str>, info: &SessionInfo) -> Arc<str> {
+    if name.is_empty() { Arc::clone(unnamed) } else { info.client_encoding.decode(name).into() }
 }
 
 pub(super) fn param(value: Option<std::ops::Range<usize>>) -> Param {

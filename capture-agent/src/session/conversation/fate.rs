@@ -19,7 +19,7 @@ use crate::session::{Limits, Micros, Protocol, SessionInfo, Sink, Status};
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Overlay {
     statements: Vec<(Box<[u8]>, Definition)>,
-    portals: Vec<(Box<[u8]>, Portal)>,
+    portals: Vec<(Box<[u8]>, Box<Portal>)>,
     /// Whether a name that is not listed stands for nothing known, instead of what the server has.
     blind: bool,
     blind_portals: bool,
@@ -32,7 +32,10 @@ type Definition = Option<Arc<Prepared>>;
 
 impl Overlay {
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        let Self { statements, portals, blind, blind_portals, failed } = self;
+        if !statements.is_empty() || !portals.is_empty() || *blind || *blind_portals || failed.is_some() {
+            *self = Self::default();
+        }
     }
 
     fn define(&mut self, name: &[u8], prepared: Definition) {
@@ -66,7 +69,7 @@ impl Overlay {
         }
     }
 
-    fn open(&mut self, name: &[u8], portal: Portal, limits: &Limits) {
+    fn open(&mut self, name: &[u8], portal: Box<Portal>, limits: &Limits) {
         self.close(name);
         let held: usize = self.portals.iter().map(|(_, portal)| portal.body.capacity()).sum();
         if self.portals.len() < OVERLAY && held <= limits.kept {
@@ -82,13 +85,13 @@ impl Overlay {
         self.blind_portals = true;
     }
 
-    fn close(&mut self, name: &[u8]) -> Option<Portal> {
+    fn close(&mut self, name: &[u8]) -> Option<Box<Portal>> {
         let at = self.portals.iter().position(|(known, _)| **known == *name)?;
         Some(self.portals.swap_remove(at).1)
     }
 
     /// Takes the portal that `name` stands for.
-    fn portal(&mut self, name: &[u8], names: &mut Names) -> Option<Portal> {
+    fn portal(&mut self, name: &[u8], names: &mut Names) -> Option<Box<Portal>> {
         match self.close(name) {
             Some(portal) => Some(portal),
             None if self.blind_portals => None,
@@ -259,7 +262,7 @@ impl Conversation {
         };
         let statement = self.overlay.statement(name, &self.names);
         let name: Box<[u8]> = portal_name.into();
-        let portal = self.portal(request, statement, info);
+        let portal = self.portal(request, statement.as_ref(), info);
         self.overlay.open(&name, portal, &self.limits);
     }
 
@@ -286,7 +289,7 @@ impl Conversation {
     /// Records an Execute, or a portal that could not be opened.
     fn record_portal(
         &mut self,
-        portal: Option<Portal>,
+        portal: Option<Box<Portal>>,
         name: Option<&[u8]>,
         request: Option<&Request>,
         ended: Ended,
@@ -405,6 +408,11 @@ impl Conversation {
             _ => {}
         }
     }
+}
+
+/// Whether [`Conversation::follow_names`] may have to follow a statement that ended with `tag`.
+pub(super) fn is_of_names(tag: &str) -> bool {
+    matches!(tag.as_bytes().first(), Some(b'D' | b'P'))
 }
 
 /// The name behind PREPARE, or `DEALLOCATE [PREPARE]`, as the server folds it; and the text behind the AS of a

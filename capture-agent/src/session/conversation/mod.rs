@@ -33,13 +33,13 @@ mod startup;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use names::{Described, Names};
+use names::{Described, Names, Portal};
 use query::Progress;
 use request::{Kind, Queue};
 use running::Run;
 
 use super::saved::clipped;
-use super::{Exchange, Judged, Limits, Micros, Param, SessionInfo, Sink, Tag};
+use super::{Column, Exchange, Judged, Limits, Micros, SessionInfo, Sink, Tag};
 use crate::frames::Frame;
 
 /// Where and when a conversation's message is handled, and who hears of it.
@@ -84,9 +84,12 @@ pub(super) struct Conversation {
     /// The latest CommandComplete's tag.
     #[serde(skip)]
     tag: Option<Tag>,
-    /// Places of parameters, for the next Bind.
+    /// A portal that is closed, for the next Bind.
     #[serde(skip)]
-    spare_params: Vec<Param>,
+    spare_portal: Option<Box<Portal>>,
+    /// Its columns.
+    #[serde(skip)]
+    spare_columns: Option<Arc<[Column]>>,
     /// The number of the next statement.
     seq: u64,
     errors: u64,
@@ -152,7 +155,8 @@ impl Conversation {
             exchange: running::blank(),
             row_description: None,
             tag: None,
-            spare_params: Vec::new(),
+            spare_portal: None,
+            spare_columns: None,
             seq: 0,
             errors: 0,
             fatal: None,
@@ -166,34 +170,35 @@ impl Conversation {
         self.limits
     }
 
-    /// How much of the body of a client's message is wanted.
-    pub(super) fn keep_request(&self) -> impl Fn(u8, u32) -> usize + use<> {
+    /// How much of the body of a client's message is wanted, which has so much.
+    #[inline]
+    pub(super) fn keep_request(&self, tag: u8, length: u32) -> usize {
+        let length = length as usize;
+        if tag != b'd' && length <= KEPT_NAMES {
+            return length;
+        }
         let free = self.limits.kept.saturating_sub(self.queue.held() + self.names.held());
-        let copy = if self.takes_copy_data() {
-            self.copy_room()
+        let wanted = if tag != b'd' {
+            free.max(KEPT_NAMES)
+        } else if self.takes_copy_data() {
+            self.copy_room().min(free)
         } else {
             // Ahead of the server's CopyInResponse; its receive buffer holds no more.
-            QUEUED_COPY.saturating_sub(self.queue.held())
+            QUEUED_COPY.saturating_sub(self.queue.held()).min(free)
         };
-        move |tag, length| {
-            let wanted = if tag == b'd' { copy.min(free) } else { free.max(KEPT_NAMES) };
-            wanted.min(length as usize)
-        }
+        wanted.min(length)
     }
 
-    /// How much of the body of a server's message is wanted.
-    pub(super) fn keep_reply(&self) -> impl Fn(u8, u32) -> usize + use<> {
-        let room = self.run.room(&self.limits);
-        let copy = self.copy_room();
-        move |tag, length| {
-            let length = length as usize;
-            match tag {
-                // A row is recorded whole or not at all.
-                b'D' if length <= room => length,
-                b'D' => 0,
-                b'd' => length.min(copy),
-                _ => length.min(KEPT_REPLY),
-            }
+    /// How much of the body of a server's message is wanted, which has so much.
+    #[inline]
+    pub(super) fn keep_reply(&self, tag: u8, length: u32) -> usize {
+        let length = length as usize;
+        match tag {
+            // A row is recorded whole or not at all.
+            b'D' if length <= self.run.room(&self.limits) => length,
+            b'D' => 0,
+            b'd' => length.min(self.copy_room()),
+            _ => length.min(KEPT_REPLY),
         }
     }
 
@@ -224,12 +229,12 @@ impl Conversation {
             // Out of a COPY the server passes over it.
             return;
         }
+        let end = frame.end();
         let request = self.queue.request(kind, frame, turn.at);
         if self.skipping && kind != Kind::Sync {
             return self.skip(request, turn);
         }
         self.skipping = false;
-        let end = request.range().1;
         self.queue.push(request);
         if self.queue.len() > self.limits.requests {
             self.confused = true;

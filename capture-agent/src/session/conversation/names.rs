@@ -140,8 +140,8 @@ pub(super) struct Names {
     unnamed: Option<Arc<Prepared>>,
     /// The unnamed statement before, which the next one often equals.
     previous: Option<Arc<Prepared>>,
-    portals: HashMap<Box<[u8]>, Portal, foldhash::fast::RandomState>,
-    unnamed_portal: Option<Portal>,
+    portals: HashMap<Box<[u8]>, Box<Portal>, foldhash::fast::RandomState>,
+    unnamed_portal: Option<Box<Portal>>,
     #[serde(skip)]
     text: usize,
     held: usize,
@@ -161,7 +161,7 @@ impl Names {
 
     /// All portals.
     pub(super) fn portals_mut(&mut self) -> impl Iterator<Item = &mut Portal> {
-        self.portals.values_mut().chain(&mut self.unnamed_portal)
+        self.portals.values_mut().chain(&mut self.unnamed_portal).map(|portal| &mut **portal)
     }
 
     /// Takes over the named statements of an earlier agent.
@@ -246,15 +246,23 @@ impl Names {
     }
 
     pub(super) fn portal(&mut self, name: &[u8]) -> Option<&mut Portal> {
-        if name.is_empty() { self.unnamed_portal.as_mut() } else { self.portals.get_mut(name) }
+        if name.is_empty() {
+            self.unnamed_portal.as_deref_mut()
+        } else {
+            self.portals.get_mut(name).map(|portal| &mut **portal)
+        }
     }
 
     pub(super) fn portal_ref(&self, name: &[u8]) -> Option<&Portal> {
-        if name.is_empty() { self.unnamed_portal.as_ref() } else { self.portals.get(name) }
+        if name.is_empty() {
+            self.unnamed_portal.as_deref()
+        } else {
+            self.portals.get(name).map(|portal| &**portal)
+        }
     }
 
     /// Opens a portal; gives the one back that it replaces.
-    pub(super) fn open(&mut self, name: &[u8], portal: Portal, limits: &Limits) -> Option<Portal> {
+    pub(super) fn open(&mut self, name: &[u8], portal: Box<Portal>, limits: &Limits) -> Option<Box<Portal>> {
         if name.is_empty() {
             return self.unnamed_portal.replace(portal);
         }
@@ -266,7 +274,7 @@ impl Names {
         closed
     }
 
-    pub(super) fn close(&mut self, name: &[u8]) -> Option<Portal> {
+    pub(super) fn close(&mut self, name: &[u8]) -> Option<Box<Portal>> {
         if name.is_empty() {
             return self.unnamed_portal.take();
         }
@@ -276,7 +284,7 @@ impl Names {
     }
 
     /// The transaction is over, and its portals with it. Gives the unnamed one back.
-    pub(super) fn close_portals(&mut self) -> Option<Portal> {
+    pub(super) fn close_portals(&mut self) -> Option<Box<Portal>> {
         if !self.portals.is_empty() {
             self.portals = HashMap::default();
             self.held = 0;
@@ -287,6 +295,15 @@ impl Names {
     /// Bytes held by the portals.
     pub(super) fn held(&self) -> usize {
         self.held + self.unnamed_portal.as_ref().map_or(0, |portal| portal.body.capacity())
+    }
+}
+
+/// Makes `place` hold `value`: nothing is counted where it does already.
+pub(super) fn renew<T: ?Sized>(place: &mut Option<Arc<T>>, value: Option<&Arc<T>>) {
+    match (&*place, value) {
+        (Some(known), Some(value)) if Arc::ptr_eq(known, value) => {}
+        (None, None) => {}
+        (_, value) => *place = value.cloned(),
     }
 }
 

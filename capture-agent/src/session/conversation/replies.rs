@@ -1,12 +1,14 @@
 //! The server's messages, each given to the request that it answers.
 
 use super::extended::param;
+use super::fate::is_of_names;
 use super::request::Kind;
 use super::running::{Begun, CopySide, Ended};
 use super::{Conversation, Phase, Then, Turn};
 use crate::frames::backend::{self, ErrorFields};
 use crate::frames::frontend::{FunctionCall, format_at};
 use crate::frames::{Frame, tag};
+use crate::session::value::Encoding;
 use crate::session::{Protocol, RowValues, Sink, SqlState, Status, Tag, Values};
 
 impl Conversation {
@@ -75,8 +77,7 @@ impl Conversation {
         match frame.tag {
             b'T' => self.run.columns = whole.then(|| self.columns(body, turn.info)),
             b'C' => {
-                let text = turn.info.client_encoding.decode(backend::command_tag(body));
-                let tag = whole.then(|| self.tag(&text));
+                let tag = whole.then(|| self.tag(backend::command_tag(body), turn.info.client_encoding));
                 if self.exchange.protocol == Protocol::Replication {
                     self.exchange.command_tag = tag;
                 } else {
@@ -96,16 +97,16 @@ impl Conversation {
     }
 
     /// A tag: the same as the last, mostly.
-    fn tag(&mut self, text: &str) -> Tag {
-        match &self.tag {
-            Some(last) if **last == *text => last.clone(),
-            _ => self.tag.insert(text.into()).clone(),
+    fn tag(&mut self, text: &[u8], encoding: Encoding) -> Tag {
+        match self.tag.take() {
+            Some(last) if encoding == Encoding::Utf8 && last.as_bytes() == text => last,
+            _ => Tag::from(&*encoding.decode(text)),
         }
     }
 
     /// The statement at the head is done.
     fn complete(&mut self, ended: Ended, turn: &mut Turn<'_, impl Sink>) {
-        let tag = ended.tag.clone();
+        let names = ended.tag.as_ref().filter(|tag| is_of_names(tag)).cloned();
         // A COPY from the client cannot complete before the client says that it is done.
         self.run.touched |=
             self.run.copy.as_ref().is_some_and(|copy| copy.side == CopySide::Client && !copy.input_over);
@@ -114,7 +115,7 @@ impl Conversation {
         } else {
             self.finish_execute(ended, turn);
         }
-        if let Some(tag) = tag {
+        if let Some(tag) = names {
             self.follow_names(&tag, turn.info);
         }
     }

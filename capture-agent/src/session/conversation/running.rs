@@ -24,7 +24,7 @@ pub(super) struct Run {
     /// Whether lost bytes touched it.
     pub(super) touched: bool,
     pub(super) columns: Option<Arc<[Column]>>,
-    pub(super) copy: Option<Copying>,
+    pub(super) copy: Option<Box<Copying>>,
 }
 
 /// A COPY that is under way.
@@ -114,7 +114,10 @@ impl Conversation {
         exchange.params_body.clear();
         exchange.columns = None;
         exchange.rows = None;
-        exchange.command_tag = None;
+        if let Some(tag) = exchange.command_tag.take() {
+            // The next is the same, mostly.
+            self.tag = Some(tag);
+        }
         exchange.sqlstate = None;
         exchange.error_message = None;
         exchange.bytes_in = bytes_in;
@@ -193,7 +196,8 @@ impl Conversation {
 
 /// The number of rows in a command tag: its last word, if that is a number.
 fn rows_of(tag: &Tag) -> Option<u64> {
-    tag.rsplit(' ').next()?.parse().ok()
+    let space = tag.as_bytes().iter().rposition(|byte| *byte == b' ');
+    tag.get(space.map_or(0, |space| space + 1)..)?.parse().ok()
 }
 
 /// A row before the first.

@@ -77,7 +77,9 @@ impl Encoding {
     /// The text that `bytes` spell. Bytes that spell none are written as `\xNN`, so that nothing is lost.
     /// Borrowed if nothing had to change.
     pub fn decode<'a>(&self, bytes: &'a [u8]) -> Cow<'a, str> {
-        if let Some(ascii) = ascii(bytes) {
+        if !matches!(self, Self::Utf8)
+            && let Some(ascii) = ascii(bytes)
+        {
             return Cow::Borrowed(ascii);
         }
         match self {
