@@ -21,7 +21,9 @@ pub(crate) fn render(name: &str, figures: &Figures) -> String {
     if let Some(idle) = &figures.idle {
         text += &format!("\n### Sessions that do nothing\n\n{}\n", report::idle(idle));
     }
-    text += "\n### What a transaction costs along each scale\n";
+    if !figures.growth.is_empty() {
+        text += "\n### What a transaction costs along each scale\n";
+    }
     for (name, points) in &figures.growth {
         text += &format!("\n{}", report::growth(name, points).markdown());
     }
@@ -37,6 +39,9 @@ pub(super) fn write(figures: &Figures) -> Result<()> {
         let text = marked::replaced(&text, name, &render(name, figures))
             .with_context(|| format!("{page} has no place `<!-- {name}: … -->` for the figures"))?;
         put(path, &text)?;
+    }
+    if figures.growth.is_empty() {
+        return Ok(());
     }
     put(shell::root().join(DRAWN), &chart::draw(&figures.growth)?)
 }

@@ -96,7 +96,7 @@ fn case_row(case: &Case, compared: &Compared) -> Vec<String> {
     let [low, median, high] = compared.ratio();
     let both = |of: fn(&Pair) -> [f64; 2]| {
         let [before, after] = [0, 1].map(|which: usize| compared.median(|pair| of(pair)[which]));
-        format!("{} → {}", figure(before), figure(after))
+        if before * after == 0.0 { none() } else { format!("{} → {}", figure(before), figure(after)) }
     };
     let some = |of: fn(&Pair) -> Option<f64>| compared.some_median(of).map_or_else(none, figure);
     vec![

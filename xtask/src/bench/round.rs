@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Instant;
-use std::{fs, io};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 /// What one round measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub(super) struct Round {
     pub(super) p95_us: u64,
     /// 99th percentile, likewise.
     pub(super) p99_us: u64,
-    /// Processor time of the server and all its backends for a transaction, in microseconds.
+    /// Processor time of the server and all its backends for a transaction, in microseconds; 0 if it is not known.
     pub(super) server_us: f64,
 }
 
@@ -44,6 +44,8 @@ pub(super) fn run(server: &Server, work: &Work, via: &Via, seconds: u64) -> Resu
         Kind::CopyOut | Kind::CopyIn => copy(server, work, via)?,
         _ => pgbench(server, work, via, seconds, folder.path())?,
     };
+    // What a backend used is its postmaster's once that has waited for it.
+    thread::sleep(REAP_TIME);
     let used = usage::of_family(server.pid())?.saturating_sub(before);
     round.server_us = used.as_secs_f64() * 1e6 / round.transactions.max(1) as f64;
     Ok(round)
@@ -158,6 +160,8 @@ fn percentile(sorted: &[u64], percent: usize) -> u64 {
     let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(at).copied().unwrap_or_default()
 }
+
+const REAP_TIME: Duration = Duration::from_millis(300);
 
 /// Share of transactions whose latency is logged.
 const SAMPLE: f64 = 0.02;
