@@ -2,7 +2,7 @@
 
 use crate::shell;
 use crate::usage::Usage;
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -64,18 +64,10 @@ impl Agent {
     /// If it does not end in time or does not exit with 0; then with what it said.
     pub(crate) fn stop(mut self) -> Result<()> {
         shell::signal(&self.child, Signal::TERM)?;
-        let deadline = Instant::now() + STOP_TIME;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                ensure!(status.success(), "the agent ended with {status}:\n{}", self.said());
-                return Ok(());
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "the agent still runs {STOP_TIME:?} after SIGTERM:\n{}",
-                self.said()
-            );
-            thread::sleep(POLL);
+        match shell::ended(&mut self.child, STOP_TIME)? {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => bail!("the agent ended with {status}:\n{}", self.said()),
+            None => bail!("the agent still runs {STOP_TIME:?} after SIGTERM:\n{}", self.said()),
         }
     }
 
@@ -150,4 +142,3 @@ fn follow(stream: impl Read + Send + 'static) -> Receiver<String> {
 
 const START_TIME: Duration = Duration::from_secs(30);
 const STOP_TIME: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(20);

@@ -23,9 +23,10 @@ use anyhow::{Context as _, Result};
 use cases::Case;
 use clap::Args;
 use contender::Contender;
-use figures::{Compared, Figures, Pair};
+use figures::{Compared, Figures, Pair, Program};
 pub(crate) use figures::{KEPT, parse};
 pub(crate) use page::{PLACES, render};
+use programs::Counting;
 use round::Round;
 use std::cell::OnceCell;
 use std::fs;
@@ -210,7 +211,19 @@ impl Bench {
 
     /// One round with a contender; there is nothing yet to compare it with.
     fn watched(&self, contender: Contender, work: &Work, seconds: u64) -> Result<Pair> {
+        Ok(self.observed(contender, work, seconds, false)?.0)
+    }
+
+    /// The same, and if so asked, what the kernel side's programs took, which the kernel counts meanwhile.
+    fn observed(
+        &self,
+        contender: Contender,
+        work: &Work,
+        seconds: u64,
+        programs: bool,
+    ) -> Result<(Pair, Vec<Program>)> {
         let running = contender.start(self)?;
+        let counting = running.pid().filter(|_| programs).map(Counting::start).transpose()?;
         let before = running.usage()?;
         let after = round::run(self.of(contender)?, work, &running.via(), seconds)?;
         if before.is_some() {
@@ -218,16 +231,18 @@ impl Bench {
             thread::sleep(SETTLE);
         }
         let used = running.usage()?.zip(before).map(|(after, before)| after - before);
+        let programs = counting.map(|counting| counting.end(after.transactions)).transpose()?;
         let kept = running.end(work, &after)?;
         let transactions = after.transactions.max(1) as f64;
-        Ok(Pair {
+        let pair = Pair {
             before: Round::default(),
             after,
             own_us: used.map(|used| used.processor.as_secs_f64() * 1e6 / transactions),
             peak_mib: used.map(|used| used.peak_kib as f64 / 1_024.0),
             bytes: kept.bytes.map(|bytes| bytes as f64 / transactions),
             lost: kept.lost,
-        })
+        };
+        Ok((pair, programs.unwrap_or_default()))
     }
 
     /// The machine and the server.

@@ -159,12 +159,8 @@ impl Drop for Server {
         // SIGINT is PostgreSQL's fast shutdown: sessions end, nothing is left running.
         for signal in [Signal::INT, Signal::QUIT] {
             drop(shell::signal(&self.postmaster, signal));
-            let deadline = Instant::now() + STOP_TIME;
-            while Instant::now() < deadline {
-                if !matches!(self.postmaster.try_wait(), Ok(None)) {
-                    return;
-                }
-                thread::sleep(POLL);
+            if !matches!(shell::ended(&mut self.postmaster, STOP_TIME), Ok(None)) {
+                return;
             }
         }
     }

@@ -6,7 +6,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _, stdout};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -29,26 +29,52 @@ pub(crate) fn step(what: &str, command: &mut Command) -> Result<()> {
 /// Those of [`step`].
 pub(crate) fn heard(what: &str, command: &mut Command) -> Result<String> {
     let line = StatusLine::begin(what);
-    // One pipe for both streams, so that they stay in order.
-    let (reader, writer) = std::io::pipe()?;
-    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-    let mut child = command.spawn().with_context(|| cannot_run(command))?;
-    // The command holds the pipe's writing end, which must close for the reader to see the end.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut printed = String::new();
-    for text in BufReader::new(reader).split(b'\n') {
-        let text = String::from_utf8_lossy(&text?).into_owned();
-        line.show(&text);
-        printed.push_str(&text);
+    let status = listen(command, |text| {
+        line.show(text);
+        printed.push_str(text);
         printed.push('\n');
-    }
-    let status = child.wait()?;
+    })?;
     if !status.success() {
         line.end("failed");
         bail!("{} failed ({status}):\n{printed}", show(command));
     }
     line.end("");
     Ok(printed)
+}
+
+/// Runs `command`, hands on each line that it prints on either stream, and yields how it ended.
+///
+/// # Errors
+///
+/// If it cannot be started.
+pub(crate) fn listen(command: &mut Command, mut line: impl FnMut(&str)) -> Result<ExitStatus> {
+    // One pipe for both streams, so that they stay in order.
+    let (reader, writer) = std::io::pipe()?;
+    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    let mut child = command.spawn().with_context(|| cannot_run(command))?;
+    // The command holds the pipe's writing end, which must close for the reader to see the end.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    for text in BufReader::new(reader).split(b'\n') {
+        line(&String::from_utf8_lossy(&text?));
+    }
+    Ok(child.wait()?)
+}
+
+/// How `child` ended, if it does within so long.
+///
+/// # Errors
+///
+/// The system's own.
+pub(crate) fn ended(child: &mut Child, within: Duration) -> Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + within;
+    loop {
+        let status = child.try_wait()?;
+        if status.is_some() || Instant::now() > deadline {
+            return Ok(status);
+        }
+        thread::sleep(POLL);
+    }
 }
 
 /// Does `work` under one line that names `what` and ends with the time that it took.
@@ -248,6 +274,9 @@ fn shorten(words: &str) -> String {
 
 /// Columns for the name of a step.
 const WIDTH: usize = 52;
+
+/// How often a child that shall end is looked at.
+const POLL: Duration = Duration::from_millis(20);
 
 /// How often a line on a terminal is drawn anew.
 const TICK: Duration = Duration::from_millis(200);

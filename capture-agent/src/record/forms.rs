@@ -132,7 +132,7 @@ impl Forms {
 
     fn add(&mut self, exchange: &Exchange, analysis: Option<&Analysis>) -> u32 {
         let before = self.rows_bytes();
-        self.protocol.append_value(protocol(exchange.protocol));
+        self.protocol.append_value(exchange.protocol.name());
         self.sql.append_option(exchange.sql.as_deref());
         self.statement_name.append_option(exchange.statement_name.as_deref());
         self.append_analysis(analysis);
@@ -242,31 +242,13 @@ fn slot(exchange: &Exchange) -> Option<usize> {
     Some((sql.as_ptr().addr() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) as usize >> 40 & (SLOTS - 1))
 }
 
-fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Simple => "simple",
-        Protocol::Extended => "extended",
-        Protocol::Function => "function",
-        Protocol::Copy => "copy",
-        Protocol::Replication => "replication",
-    }
-}
-
 /// What became of a statement, in a word.
 fn status(exchange: &Exchange) -> &'static str {
     if exchange.judged.as_ref().is_some_and(|judged| judged.verdict.stops()) {
         // Whatever the client got in its place.
         return "blocked";
     }
-    match exchange.status {
-        Status::Completed => "completed",
-        Status::Failed => "failed",
-        Status::Skipped => "skipped",
-        Status::Suspended => "suspended",
-        Status::Canceled => "canceled",
-        Status::InFlight => "in_flight",
-        Status::Unknown => "unknown",
-    }
+    exchange.status.name()
 }
 
 /// Forms that are found again: some prepared statements of each of many sessions. A power of two.

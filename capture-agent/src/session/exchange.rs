@@ -132,6 +132,19 @@ pub enum Protocol {
     Replication,
 }
 
+impl Protocol {
+    /// As `statements.protocol` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Simple => "simple",
+            Self::Extended => "extended",
+            Self::Function => "function",
+            Self::Copy => "copy",
+            Self::Replication => "replication",
+        }
+    }
+}
+
 /// What became of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
@@ -149,6 +162,21 @@ pub enum Status {
     InFlight,
     /// A gap swallowed the end of the reply.
     Unknown,
+}
+
+impl Status {
+    /// As `statements.status` has it, unless a guardrail stopped the statement.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Suspended => "suspended",
+            Self::Canceled => "canceled",
+            Self::InFlight => "in_flight",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// One executed statement: a statement of a Query message, one Execute, or one FunctionCall.

@@ -1,15 +1,14 @@
 //! How the cost of a statement grows: with the rate, sessions, bytes, distinct texts and cores.
 
+use super::Bench;
 use super::contender::Contender;
 use super::figures::{Point, Program, spread};
-use super::programs::{self, Counting};
+use super::programs;
 use super::work::{Kind, Protocol, Work};
-use super::{Bench, SETTLE, round};
 use crate::shell;
 use anyhow::{Context as _, Result};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::collections::BTreeMap;
-use std::thread;
 
 /// A scale, and the work at each of its points.
 struct Scale {
@@ -51,38 +50,16 @@ fn point(bench: &Bench, at: u32, work: &Work, laps: usize, seconds: u64) -> Resu
 }
 
 fn once(bench: &Bench, work: &Work, seconds: u64) -> Result<Point> {
-    let watched = watch(bench, work, seconds)?;
-    Ok(Point { kernel_us: programs::sum_us(&watched.programs), ..watched.point })
-}
-
-/// A captured round while the kernel counts its programs' time.
-pub(super) struct Watched {
-    point: Point,
-    pub(super) programs: Vec<Program>,
-}
-
-/// Runs one.
-pub(super) fn watch(bench: &Bench, work: &Work, seconds: u64) -> Result<Watched> {
-    let running = Contender::Captured.start(bench)?;
-    let usage = || running.usage()?.context("the agent is no process");
-    let counting = Counting::start(running.pid().context("the agent is no process")?)?;
-    let before = usage()?;
-    let round = round::run(&bench.server, work, &running.via(), seconds)?;
-    thread::sleep(SETTLE);
-    let used = usage()? - before;
-    let programs = counting.end(round.transactions)?;
-    let kept = running.end(work, &round)?;
-    let each = |sum: f64| sum / round.transactions.max(1) as f64;
-    let point = Point {
+    let (pair, programs) = bench.observed(Contender::Captured, work, seconds, true)?;
+    Ok(Point {
         at: 0.0,
-        rate: round.rate,
-        agent_us: each(used.processor.as_secs_f64() * 1e6),
-        kernel_us: 0.0,
-        bytes: each(kept.bytes.unwrap_or_default() as f64),
-        peak_mib: used.peak_kib as f64 / 1_024.0,
-        lost: kept.lost.unwrap_or_default(),
-    };
-    Ok(Watched { point, programs })
+        rate: pair.after.rate,
+        agent_us: pair.own_us.unwrap_or_default(),
+        kernel_us: programs::sum_us(&programs),
+        bytes: pair.bytes.unwrap_or_default(),
+        peak_mib: pair.peak_mib.unwrap_or_default(),
+        lost: pair.lost.unwrap_or_default(),
+    })
 }
 
 /// With everything, the server and its clients too, on fewer cores. What this thread starts stays on its cores.
@@ -151,7 +128,8 @@ pub(super) fn programs(
 ) -> Result<BTreeMap<String, Vec<Program>>> {
     let each = |work: &Work| {
         let what = format!("the kernel side's programs: {work}");
-        Ok((work.to_string(), shell::stage(&what, || watch(bench, work, seconds))?.programs))
+        let observed = || bench.observed(Contender::Captured, work, seconds, true);
+        Ok((work.to_string(), shell::stage(&what, observed)?.1))
     };
     works.iter().map(each).collect()
 }

@@ -1,10 +1,9 @@
 //! What the test programs reported.
 
 use crate::shell;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use std::fmt;
-use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 /// What the test programs reported so far.
@@ -125,19 +124,13 @@ struct Ended {
 }
 
 fn cargo_test(command: &mut Command) -> Result<Ended> {
-    // One pipe for both streams: cargo names the test program on the one, and that its tests on the other.
-    let (reader, writer) = std::io::pipe()?;
-    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-    let mut child = command.spawn().with_context(|| format!("cannot run {}", shell::show(command)))?;
-    // The command holds the pipe's writing end, which must close for the reader to see the end.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut ended = Ended::default();
-    for line in BufReader::new(reader).split(b'\n') {
-        let line = String::from_utf8_lossy(&line?).into_owned();
+    // Both streams: cargo names the test program on the one, and that its tests on the other.
+    let status = shell::listen(command, |line| {
         println!("{line}");
-        ended.hear(&line);
-    }
-    ended.ok = child.wait()?.success();
+        ended.hear(line);
+    })?;
+    ended.ok = status.success();
     Ok(ended)
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::super::item::Statement;
 use super::{Class, Context, HIGH, INFORMATIONAL, LOW, known};
-use crate::session::{Micros, Protocol, SessionInfo, Status, Verdict};
+use crate::session::{Micros, SessionInfo, Status, Verdict};
 use crate::sql::Analysis;
 
 /// Datastore Activity.
@@ -89,7 +89,7 @@ fn more(statement: &Statement, status: &str, cut: bool) -> Value {
     let judged = statement.judged.as_deref();
     known([
         ("seq", statement.seq.into()),
-        ("protocol", protocol(statement.protocol).into()),
+        ("protocol", statement.protocol.name().into()),
         ("status", status.into()),
         ("rows", statement.rows.into()),
         ("kinds", list(|analysis| &analysis.kinds)),
@@ -134,25 +134,12 @@ fn status(statement: &Statement, stopped: bool) -> (u64, &'static str, &'static 
     if stopped {
         return (2, "Failure", "blocked");
     }
-    match statement.status {
-        Status::Completed => (1, "Success", "completed"),
-        Status::Failed => (2, "Failure", "failed"),
-        Status::Skipped => (2, "Failure", "skipped"),
-        Status::Suspended => (1, "Success", "suspended"),
-        Status::Canceled => (2, "Failure", "canceled"),
-        Status::InFlight => (0, "Unknown", "in_flight"),
-        Status::Unknown => (0, "Unknown", "unknown"),
-    }
-}
-
-fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Simple => "simple",
-        Protocol::Extended => "extended",
-        Protocol::Function => "function",
-        Protocol::Copy => "copy",
-        Protocol::Replication => "replication",
-    }
+    let (id, caption) = match statement.status {
+        Status::Completed | Status::Suspended => (1, "Success"),
+        Status::Failed | Status::Skipped | Status::Canceled => (2, "Failure"),
+        Status::InFlight | Status::Unknown => (0, "Unknown"),
+    };
+    (id, caption, statement.status.name())
 }
 
 fn cut(text: &str) -> &str {

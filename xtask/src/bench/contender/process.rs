@@ -43,14 +43,10 @@ impl Process {
     /// Interrupts it, and waits until it has written what it has.
     pub(super) fn end(mut self) -> Result<()> {
         shell::signal(&self.child, Signal::INT)?;
-        let deadline = Instant::now() + STOP_TIME;
-        while self.child.try_wait()?.is_none() {
-            if Instant::now() > deadline {
-                bail!("{} still runs {STOP_TIME:?} after SIGINT", self.name);
-            }
-            thread::sleep(POLL);
+        match shell::ended(&mut self.child, STOP_TIME)? {
+            Some(_) => Ok(()),
+            None => bail!("{} still runs {STOP_TIME:?} after SIGINT", self.name),
         }
-        Ok(())
     }
 }
 
