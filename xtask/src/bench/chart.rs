@@ -30,7 +30,8 @@ fn draw_panel(area: &Area<'_>, name: &str, points: &[Point]) -> Result<()> {
     let ends = |of: fn(f64, f64) -> f64| points.iter().map(|point| point.at).reduce(of).unwrap_or(1.0);
     // A scale with one point still has a width.
     let across = ends(f64::min)..ends(f64::max).max(ends(f64::min) * 2.0);
-    let top = points.iter().map(|point| point.agent_us.max(point.kernel_us)).fold(1.0, f64::max) * 1.15;
+    let top = points.iter().map(|point| point.agent_us.max(point.kernel_us)).fold(1.0, f64::max) * ROOM_FOR_LABELS;
+    let decimals = usize::from(top < 10.0);
     let mut chart = ChartBuilder::on(area)
         .margin(14)
         .caption(format!("µs a statement, by {name}"), ("sans-serif", 15))
@@ -43,7 +44,7 @@ fn draw_panel(area: &Area<'_>, name: &str, points: &[Point]) -> Result<()> {
         .light_line_style(TRANSPARENT)
         .bold_line_style(BLACK.mix(0.12))
         .x_label_formatter(&|at| thousands(*at))
-        .y_label_formatter(&|us| format!("{us:.0}"))
+        .y_label_formatter(&|us| format!("{us:.decimals$}"))
         .x_labels(6)
         .y_labels(5)
         .label_style(("sans-serif", 11))
@@ -78,6 +79,8 @@ fn failed(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("the figure cannot be drawn: {error}")
 }
 
+/// How far the scale goes beyond the highest point, so that the lines' names hide none.
+const ROOM_FOR_LABELS: f64 = 1.4;
 const COLUMNS: usize = 2;
 const PANEL: (u32, u32) = (420, 260);
 const AGENT: RGBColor = RGBColor(31, 96, 163);
