@@ -248,10 +248,7 @@ impl Decoder {
     #[inline]
     fn everyday<'i>(&mut self, input: &mut &'i [u8], keep: &impl Fn(u8, u32) -> usize) -> Option<Frame<'i>> {
         let [tag, a, b, c, d, after @ ..] = *input else { return None };
-        let most = match self.side {
-            Side::Frontend => tag::EVERYDAY_FRONTEND[usize::from(*tag)],
-            Side::Backend => tag::EVERYDAY_BACKEND[usize::from(*tag)],
-        };
+        let most = self.everyday_length(*tag);
         let length = u32::from_be_bytes([*a, *b, *c, *d]);
         let size = length.checked_sub(4).filter(|_| length <= most)?;
         let (whole, rest) = after.split_at_checked(size as usize)?;
@@ -268,6 +265,38 @@ impl Decoder {
             truncated: body.len() < whole.len(),
             body: Body::Borrowed(body),
         })
+    }
+
+    /// Takes whole messages of type `tag` that follow each other off the front of `input`: at most `count` of them, whose
+    /// bodies have at most `room` bytes together. Yields them in one piece, and how many they are.
+    pub fn run<'i>(&mut self, tag: u8, input: &mut &'i [u8], count: u64, room: u64) -> (&'i [u8], usize) {
+        let all = *input;
+        let (mut rest, mut taken, mut left) = (all, 0, room);
+        if self.mode != Mode::Messages || !(self.at_boundary() || self.spent) || all.first() != Some(&tag) {
+            return (&[], 0);
+        }
+        // None of what is secret.
+        let most = self.everyday_length(tag);
+        while let [kind, a, b, c, d, after @ ..] = rest
+            && *kind == tag
+            && (taken as u64) < count
+        {
+            let length = u32::from_be_bytes([*a, *b, *c, *d]);
+            let Some(body) = length.checked_sub(4).filter(|_| length <= most) else { break };
+            let Some(after) = after.get(body as usize..) else { break };
+            let Some(less) = left.checked_sub(u64::from(body)) else { break };
+            (rest, left) = (after, less);
+            taken += 1;
+        }
+        let (run, _) = all.split_at(all.len() - rest.len());
+        if taken > 0 {
+            if self.spent {
+                self.drop_partial();
+            }
+            *input = rest;
+            self.offset = self.offset.saturating_add(run.len() as u64);
+        }
+        (run, taken)
     }
 
     /// The next message, whatever it is and however it came.
@@ -412,6 +441,15 @@ impl Decoder {
             // The byte is the whole message: it is its body.
             (Mode::Negotiation, [_, ..]) => Ok(Some(Header { tag: tag::NEGOTIATION, size: 0, body: 1 })),
             _ => Ok(None),
+        }
+    }
+
+    /// The largest length field of a message that is read like any other; 0 of all others.
+    #[inline]
+    fn everyday_length(&self, tag: u8) -> u32 {
+        match self.side {
+            Side::Frontend => tag::EVERYDAY_FRONTEND[usize::from(tag)],
+            Side::Backend => tag::EVERYDAY_BACKEND[usize::from(tag)],
         }
     }
 

@@ -194,6 +194,41 @@ fn the_answer_to_an_ssl_request_is_a_byte_or_an_error() {
     assert_eq!((seen[0].0, seen[0].5.as_slice()), (b'E', b"SFATAL\0\0".as_slice()));
 }
 
+#[test]
+fn messages_that_follow_each_other_come_in_one_piece() {
+    let rows = [message(b'D', b"one"), message(b'D', b""), message(b'D', b"three")].concat();
+    let bytes = [rows.clone(), message(b'C', b"SELECT 3\0"), message(b'D', b"x")].concat();
+    let mut decoder = messages(Side::Backend);
+    let mut input = bytes.as_slice();
+    // As many as are asked for, in number and bytes.
+    assert_eq!(decoder.run(b'D', &mut input, 1, 99), (&rows[..8], 1));
+    assert_eq!(decoder.run(b'D', &mut input, 9, 4), (&rows[8..13], 1));
+    assert_eq!(decoder.run(b'D', &mut input, 9, 5), (&rows[13..], 1));
+    assert_eq!((decoder.offset(), decoder.run(b'D', &mut input, 9, 9).1), (rows.len() as u64, 0));
+    assert!(matches!(decoder.next(&mut input, all), Step::Frame(frame) if frame.tag == b'C'));
+}
+
+#[test]
+fn a_run_follows_a_gathered_message_and_ends_before_one_that_is_not_whole() {
+    let row = message(b'D', b"abc");
+    let stream = row.repeat(4);
+    let mut decoder = messages(Side::Backend);
+    let (mut first, mut second) = stream.split_at(6);
+    assert!(matches!(decoder.next(&mut first, all), Step::Pending));
+    assert_eq!(decoder.run(b'D', &mut second, 9, 99).1, 0, "not in the middle of a message");
+    assert!(matches!(decoder.next(&mut second, all), Step::Frame(frame) if frame.body() == b"abc"));
+    let mut cut = &second[..second.len() - 1];
+    assert_eq!(decoder.run(b'D', &mut cut, 9, 99), (&row.repeat(2)[..], 2));
+    assert_eq!((decoder.offset(), cut.len()), (24, 7));
+    assert!(matches!(decoder.next(&mut cut, all), Step::Pending));
+    // What is secret, and what breaks the protocol, is left to `next`.
+    let mut decoder = messages(Side::Backend);
+    for other in [message(b'R', b"\0\0\0\x05salt"), message(b'K', b"1234key!"), b"D\0\0\0\x03".to_vec()] {
+        let mut input = other.as_slice();
+        assert_eq!(decoder.run(other[0], &mut input, 9, 99).1, 0);
+    }
+}
+
 proptest! {
     #[test]
     fn the_cut_does_not_matter(

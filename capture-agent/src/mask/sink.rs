@@ -6,10 +6,10 @@ use super::literal::replace_patterns;
 use super::message::{self, Failed};
 use super::plan::Plan;
 use super::rules::Applies;
-use super::values::{Masking, Sent, fields, is_suspicious, put};
+use super::values::{Masking, Sent, is_suspicious, put};
 use super::{Masker, SessionMasks};
 use crate::session::{
-    Column, Exchange, Gap, Param, RowValues, SessionEnd, SessionInfo, Sink, Status, Values,
+    Column, DataRow, Exchange, Gap, Param, RowRun, RowValues, SessionEnd, SessionInfo, Sink, Status, Values,
 };
 
 /// Masks what a session says, and hands it to `sink`.
@@ -146,7 +146,7 @@ impl<S: Sink> Sink for Masked<'_, S> {
             return self.sink.row(info, row);
         }
         let values: Vec<Option<&[u8]>> = match row.values {
-            Values::DataRow(body) => fields(body).collect(),
+            Values::DataRow(body) => DataRow::new(body).collect(),
             Values::Fields { fields, .. } => fields.to_vec(),
         };
         if self.masker.sets[self.session.set].1.rules.have_columns() {
@@ -210,6 +210,14 @@ impl<S: Sink> Sink for Masked<'_, S> {
             Values::Fields { binary, .. } => Values::Fields { fields: &merged, binary },
         };
         sink.row(info, RowValues { columns, values, ..row });
+    }
+
+    fn rows(&mut self, info: &SessionInfo, run: RowRun<'_>) {
+        self.session.refresh(self.masker, info);
+        if self.masker.sets[self.session.set].1.rules.is_empty() {
+            return self.sink.rows(info, run);
+        }
+        run.each(|row| self.row(info, row));
     }
 
     fn statement(&mut self, info: &SessionInfo, exchange: &Exchange) {

@@ -93,22 +93,6 @@ pub(super) fn is_suspicious(bytes: &[u8]) -> bool {
         && (memchr::memchr(b'=', bytes).is_some() || memchr::memmem::find(bytes, b"://").is_some())
 }
 
-/// The values of a DataRow's body, as far as they are there.
-pub(super) fn fields(body: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
-    let (count, mut rest) = match body.split_first_chunk() {
-        Some((count, rest)) => (u16::from_be_bytes(*count), rest),
-        None => (0, body),
-    };
-    (0..count).map_while(move |_| {
-        let (length, after) = rest.split_first_chunk()?;
-        rest = after;
-        let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else { return Some(None) };
-        let (value, after) = rest.split_at_checked(length)?;
-        rest = after;
-        Some(Some(value))
-    })
-}
-
 /// Appends a value to a DataRow's body.
 pub(super) fn put(value: Option<&[u8]>, body: &mut Vec<u8>) {
     match value {

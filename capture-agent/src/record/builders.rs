@@ -21,7 +21,7 @@ use super::sessions::Sessions;
 use super::statements::Statements;
 use super::table::Table;
 use super::tap::Tap;
-use crate::session::{Exchange, Gap, Micros, RowValues, SessionEnd, SessionInfo};
+use crate::session::{Exchange, Gap, Micros, RowRun, RowValues, SessionEnd, SessionInfo};
 use crate::sql::{Analyzer, Limits};
 
 /// The columns of all tables.
@@ -187,6 +187,19 @@ impl Rows for Builders {
         }
         self.results.begin(day, self.now, lsn);
         self.results.rows.append(self.labels.of(session), session, &row);
+        if self.results.rows.bytes() >= BATCH_BYTES {
+            self.flush_results();
+        }
+    }
+
+    fn rows(&mut self, lsn: Lsn, session: &SessionInfo, run: RowRun<'_>) {
+        let day = Day::of(run.started_at);
+        if self.results.must_turn(day, self.results.rows.len()) {
+            self.flush_results();
+        }
+        // They are one record of the journal, and so go into one batch.
+        self.results.begin(day, self.now, lsn);
+        self.results.rows.append_run(self.labels.of(session), session, &run);
         if self.results.rows.bytes() >= BATCH_BYTES {
             self.flush_results();
         }

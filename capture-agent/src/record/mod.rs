@@ -83,7 +83,7 @@ use steady::Steady;
 use writer::Writer;
 
 use crate::seal::{Anchor, KeyError, SharedChain};
-use crate::session::{Exchange, Gap, Micros, RowValues, SessionEnd, SessionInfo, Sink};
+use crate::session::{Exchange, Gap, Micros, RowRun, RowValues, SessionEnd, SessionInfo, Sink};
 use crate::telemetry::metrics;
 
 /// Where the record is written, and in what pieces.
@@ -426,6 +426,13 @@ impl Sink for Recorder {
         metrics::RESULT_ROWS.add(1);
         if let Some(journal) = &mut self.journal {
             self.builders.row(journal.row(session, &row), session, row);
+        }
+    }
+
+    fn rows(&mut self, session: &SessionInfo, run: RowRun<'_>) {
+        metrics::RESULT_ROWS.add(run.count as u64);
+        if let Some(journal) = &mut self.journal {
+            self.builders.rows(journal.rows(session, &run), session, run);
         }
     }
 

@@ -78,11 +78,11 @@ impl Repeats {
         }
     }
 
-    /// Appends the text with this number, which is not large.
+    /// Appends the text with this number, which is not large, so many times.
     #[inline]
-    pub(super) fn append_again(&mut self, number: u32) {
-        self.rows.push(number);
-        self.nulls.append_non_null();
+    pub(super) fn append_again(&mut self, number: u32, times: usize) {
+        self.rows.extend(std::iter::repeat_n(number, times));
+        self.nulls.append_n_non_nulls(times);
     }
 
     /// The number of the latest text.

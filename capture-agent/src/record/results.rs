@@ -1,5 +1,7 @@
 //! Rows of `results`.
 
+use std::iter;
+
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::error::ArrowError;
 
@@ -11,7 +13,7 @@ use super::sessions::{number, numbers};
 use super::table::Table;
 use super::texts::Texts;
 use crate::session::value::{Encoding, write_text};
-use crate::session::{Column, Direction, RowValues, SessionId, SessionInfo, Values};
+use crate::session::{Column, DataRow, Direction, Micros, RowRun, RowValues, SessionId, SessionInfo, Values};
 
 /// Builds the table `results`.
 #[derive(Debug)]
@@ -39,15 +41,7 @@ impl Results {
 
     /// Appends a row of a result.
     pub(super) fn append(&mut self, labels: &Labels, session: &SessionInfo, row: &RowValues<'_>) {
-        let id = session.origin.id;
-        let known = &mut self.sessions[usize::from(id.0.as_bytes()[15])];
-        match known {
-            Some((session, number)) if *session == id => self.session_id.append_again(*number),
-            _ => {
-                self.session_id.append_value(labels.id());
-                *known = Some((id, self.session_id.latest()));
-            }
-        }
+        self.append_session(labels, session.origin.id, 1);
         self.seq.push(number(row.seq));
         self.row.push(number(row.row));
         let encoding = session.client_encoding;
@@ -67,14 +61,53 @@ impl Results {
             }
         }
         self.values.end_row();
+        self.note(session.origin.id, row.seq, row.started_at, 1);
+    }
+
+    /// Appends rows that follow each other.
+    pub(super) fn append_run(&mut self, labels: &Labels, session: &SessionInfo, run: &RowRun<'_>) {
+        self.append_session(labels, session.origin.id, run.count);
+        let first = number(run.first);
+        self.seq.extend(iter::repeat_n(number(run.seq), run.count));
+        self.row.extend((0..run.count).map(|n| first.saturating_add(number(n as u64))));
+        let encoding = session.client_encoding;
+        let format = i16::from(run.copied == Some(true));
+        // Of a text the type does not matter.
+        let texts = format == 0 && run.columns.iter().all(|column| column.format == 0);
+        let known = if texts { &[] } else { run.columns };
+        for body in run.bodies() {
+            let mut columns = known.iter();
+            for value in DataRow::new(body) {
+                append_value(self.values.elements(), columns.next(), value, encoding, format);
+            }
+            self.values.end_row();
+        }
+        self.note(session.origin.id, run.seq, run.started_at, run.count);
+    }
+
+    /// Appends a session's id so many times.
+    fn append_session(&mut self, labels: &Labels, id: SessionId, times: usize) {
+        let known = &mut self.sessions[usize::from(id.0.as_bytes()[15])];
+        match known {
+            Some((session, number)) if *session == id => self.session_id.append_again(*number, times),
+            _ => {
+                self.session_id.append_value(labels.id());
+                let number = self.session_id.latest();
+                *known = Some((id, number));
+                self.session_id.append_again(number, times.saturating_sub(1));
+            }
+        }
+    }
+
+    fn note(&mut self, session: SessionId, seq: u64, at: Micros, rows: usize) {
         self.stake.note(Loss {
-            session: Some(id),
+            session: Some(session),
             table: Table::Results,
             direction: Direction::Backend,
             range: None,
-            statements: Some((row.seq, row.seq)),
-            rows: 1,
-            at: row.started_at,
+            statements: Some((seq, seq)),
+            rows: rows as u64,
+            at,
         });
     }
 
@@ -102,6 +135,7 @@ impl Results {
 }
 
 /// Appends one value. Its format is its column's, or `format` if the column is not known.
+#[inline]
 fn append_value(
     out: &mut Texts,
     column: Option<&Column>,
@@ -122,60 +156,5 @@ fn append_value(
     }
 }
 
-/// The values of a DataRow's body: a 16-bit count, then a 32-bit length (-1 for NULL) and bytes of each
-/// (`doc/src/sgml/protocol.sgml`). Ends where the body does, whatever its count and lengths claim.
-#[derive(Clone, Debug)]
-pub(super) struct DataRow<'a> {
-    rest: &'a [u8],
-    left: u16,
-}
-
-impl<'a> DataRow<'a> {
-    pub(super) fn new(body: &'a [u8]) -> Self {
-        match body.split_first_chunk() {
-            Some((count, rest)) => Self { rest, left: u16::from_be_bytes(*count) },
-            None => Self { rest: &[], left: 0 },
-        }
-    }
-}
-
-impl<'a> Iterator for DataRow<'a> {
-    type Item = Option<&'a [u8]>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.left = self.left.checked_sub(1)?;
-        let (length, rest) = self.rest.split_first_chunk()?;
-        let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
-            self.rest = rest;
-            return Some(None);
-        };
-        let (value, rest) = rest.split_at_checked(length)?;
-        self.rest = rest;
-        Some(Some(value))
-    }
-}
-
 /// One for each value of a byte.
 const SLOTS: usize = 256;
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn a_data_row_gives_its_values_and_nulls() {
-        let body = b"\0\x03\0\0\0\x02ab\xff\xff\xff\xff\0\0\0\0";
-        assert_eq!(DataRow::new(body).collect::<Vec<_>>(), [Some(&b"ab"[..]), None, Some(&b""[..])]);
-    }
-
-    proptest! {
-        #[test]
-        fn a_data_row_that_lies_ends_with_its_bytes(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let values: Vec<_> = DataRow::new(&body).collect();
-            let claimed: usize = values.iter().map(|value| 4 + value.map_or(0, <[u8]>::len)).sum();
-            prop_assert!(claimed <= body.len());
-        }
-    }
-}

@@ -18,7 +18,7 @@ use crate::mask::{Key, Masked, Masker};
 use crate::probes::{self, Event, Form};
 use crate::record::Recorder;
 use crate::session::{
-    Close, Data, Direction, Exchange, Gap, Limits, Micros, Origin, RowValues, ServerOrigin, Session,
+    Close, Data, Direction, Exchange, Gap, Limits, Micros, Origin, RowRun, RowValues, ServerOrigin, Session,
     SessionEnd, SessionInfo, Sink,
 };
 use crate::streams::Loss;
@@ -365,6 +365,7 @@ struct Skipped<'a>(&'a mut Recorder);
 
 impl Sink for Skipped<'_> {
     fn row(&mut self, _: &SessionInfo, _: RowValues<'_>) {}
+    fn rows(&mut self, _: &SessionInfo, _: RowRun<'_>) {}
 
     fn statement(&mut self, _: &SessionInfo, _: &Exchange) {}
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::data_row::{DataRow, bodies};
 use super::judged::Judged;
 use super::saved::clipped;
 
@@ -373,6 +374,51 @@ pub enum Values<'a> {
     },
 }
 
+/// Rows of a statement that follow each other, as whole DataRow messages.
+#[derive(Clone, Copy, Debug)]
+pub struct RowRun<'a> {
+    /// The statement's number in the session.
+    pub seq: u64,
+    /// 0-based number of the first row in the statement.
+    pub first: u64,
+    /// How many rows.
+    pub count: usize,
+    /// The statement's text, as far as it is known: [`Exchange::sql`]. Not recorded with the rows.
+    pub sql: Option<&'a Arc<str>>,
+    /// The statement's [`Exchange::started_at`]: rows are filed under their statement's date.
+    pub started_at: Micros,
+    /// The columns, as far as they are known. May be shorter than the rows.
+    pub columns: &'a [Column],
+    /// If they were copied (COPY), whether their values are binary: what [`Values::Fields`] says of one row.
+    pub copied: Option<bool>,
+    /// The messages, and nothing else.
+    pub messages: &'a [u8],
+}
+
+impl<'a> RowRun<'a> {
+    /// The bodies of the messages.
+    pub fn bodies(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        bodies(self.messages)
+    }
+
+    /// Gives the rows one by one.
+    pub fn each(&self, mut give: impl FnMut(RowValues<'_>)) {
+        let Self { seq, sql, started_at, columns, .. } = *self;
+        let mut fields: Vec<Option<&[u8]>> = Vec::new();
+        for (row, body) in (self.first..).zip(self.bodies()) {
+            let values = match self.copied {
+                None => Values::DataRow(body),
+                Some(binary) => {
+                    fields.clear();
+                    fields.extend(DataRow::new(body));
+                    Values::Fields { fields: &fields, binary }
+                }
+            };
+            give(RowValues { seq, row, sql, started_at, columns, values });
+        }
+    }
+}
+
 /// A stretch of one direction's stream that is not in the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
@@ -454,6 +500,10 @@ pub struct SessionEnd {
 pub trait Sink {
     /// A row of a result. Comes before the statement that it belongs to.
     fn row(&mut self, session: &SessionInfo, row: RowValues<'_>);
+    /// Rows of a result that follow each other: the same as each of them by itself.
+    fn rows(&mut self, session: &SessionInfo, run: RowRun<'_>) {
+        run.each(|row| self.row(session, row));
+    }
     /// A statement ended, one way or another.
     fn statement(&mut self, session: &SessionInfo, exchange: &Exchange);
     /// Bytes are missing from the record.

@@ -10,6 +10,7 @@
 mod asked;
 mod conversation;
 mod copy;
+pub mod data_row;
 mod encryption;
 mod exchange;
 mod hold;
@@ -25,9 +26,11 @@ pub(crate) mod testing;
 pub mod value;
 
 pub use asked::{Asked, What};
+pub use data_row::DataRow;
 pub use exchange::{
-    Column, Direction, EndReason, Exchange, Gap, GapReason, Micros, Origin, Param, Protocol, RowValues,
-    ServerOrigin, SessionEnd, SessionId, SessionInfo, Sink, SqlState, Status, Tag, Transport, Values,
+    Column, Direction, EndReason, Exchange, Gap, GapReason, Micros, Origin, Param, Protocol, RowRun,
+    RowValues, ServerOrigin, SessionEnd, SessionId, SessionInfo, Sink, SqlState, Status, Tag, Transport,
+    Values,
 };
 pub use judged::{Judged, Verdict};
 pub use limits::Limits;
@@ -35,7 +38,7 @@ pub use saved::RestoreError;
 
 use serde::{Deserialize, Serialize};
 
-use conversation::{Conversation, Then, Turn};
+use conversation::{Conversation, Expected, Then, Turn};
 use encryption::Encryption;
 use hold::Hold;
 use lane::Lane;
@@ -305,6 +308,7 @@ impl Session {
     fn read_backend(&mut self, mut bytes: &[u8], at: Micros, sink: &mut impl Sink) -> bool {
         let mut ready = false;
         loop {
+            self.read_rows(&mut bytes, at, sink);
             let conversation = &self.conversation;
             let keep = |tag, length| conversation.keep_reply(tag, length);
             let (then, tag) = match self.backend.decoder.next(&mut bytes, keep) {
@@ -345,6 +349,19 @@ impl Session {
                     return false;
                 }
             }
+        }
+    }
+
+    /// Takes rows that follow each other off the front of what the server sent, where more than one is expected and each
+    /// lies in one piece. What is left is read one by one.
+    #[inline]
+    fn read_rows(&mut self, bytes: &mut &[u8], at: Micros, sink: &mut impl Sink) {
+        let Some(expected) = self.conversation.expects_rows().filter(|_| self.hold.is_none()) else { return };
+        let Expected { tag, rows, bytes: room } = expected;
+        let (messages, count) = self.backend.decoder.run(tag, bytes, rows, room);
+        if count > 0 {
+            let mut turn = Turn { info: &mut self.info, at, sink };
+            self.conversation.rows(tag, messages, count, &mut turn);
         }
     }
 

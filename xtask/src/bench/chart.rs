@@ -30,7 +30,8 @@ fn draw_panel(area: &Area<'_>, name: &str, points: &[Point]) -> Result<()> {
     let ends = |of: fn(f64, f64) -> f64| points.iter().map(|point| point.at).reduce(of).unwrap_or(1.0);
     // A scale with one point still has a width.
     let across = ends(f64::min)..ends(f64::max).max(ends(f64::min) * 2.0);
-    let top = points.iter().map(|point| point.agent_us.max(point.kernel_us)).fold(1.0, f64::max) * ROOM_FOR_LABELS;
+    let top =
+        points.iter().map(|point| point.agent_us.max(point.kernel_us)).fold(1.0, f64::max) * ROOM_FOR_LABELS;
     let decimals = usize::from(top < 10.0);
     let mut chart = ChartBuilder::on(area)
         .margin(14)

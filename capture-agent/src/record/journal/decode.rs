@@ -16,8 +16,8 @@ use super::encode::{BINARY_FIELDS, DATA_ROW, TEXT_FIELDS};
 use super::kind;
 use super::wire::{Cursor, Malformed, Read};
 use crate::session::{
-    Column, Direction, EndReason, Exchange, Gap, GapReason, Micros, Param, Protocol, SessionEnd, SessionId,
-    SessionInfo, SqlState, Status, Tag,
+    Column, Direction, EndReason, Exchange, Gap, GapReason, Micros, Param, Protocol, RowRun, SessionEnd,
+    SessionId, SessionInfo, SqlState, Status, Tag, data_row,
 };
 
 /// A record that is more than a definition.
@@ -25,6 +25,8 @@ use crate::session::{
 pub(super) enum Record<'a> {
     /// A row of a result.
     Row(&'a SessionInfo, Row<'a>),
+    /// Rows of a result that follow each other.
+    Rows(&'a SessionInfo, RowRun<'a>),
     /// A statement.
     Statement(&'a SessionInfo, Box<Exchange>),
     /// A gap in a stream.
@@ -96,6 +98,7 @@ impl Decoder {
         let mut body = Cursor::new(body);
         let record = match kind {
             kind::ROW => return self.row(body),
+            kind::ROWS => return self.rows(body),
             kind::GAP => Record::Gap(self.session(&mut body)?, gap(&mut body)?),
             kind::END => Record::End(self.session(&mut body)?, session_end(&mut body)?),
             kind::DECISION => {
@@ -160,6 +163,24 @@ impl Decoder {
         body.end()?;
         let body = RowBody::Fields(fields, binary);
         Ok(Record::Row(session, Row { seq, row, started_at, columns, body }))
+    }
+
+    fn rows<'a>(&'a self, mut body: Cursor<'a>) -> Read<Record<'a>> {
+        let session = self.session(&mut body)?;
+        let columns = self.columns(&mut body)?.map_or(&[][..], |columns| columns);
+        let (seq, first, started_at) = (body.number()?, body.number()?, time(&mut body)?);
+        let copied = match body.byte()? {
+            DATA_ROW => None,
+            TEXT_FIELDS => Some(false),
+            BINARY_FIELDS => Some(true),
+            _ => return Err(Malformed),
+        };
+        let messages = body.take(body.left())?;
+        let count = data_row::count(messages).ok_or(Malformed)?;
+        Ok(Record::Rows(
+            session,
+            RowRun { seq, first, count, sql: None, started_at, columns, copied, messages },
+        ))
     }
 
     fn statement<'a>(&'a self, record: &'a mut Vec<u8>) -> Read<Record<'a>> {

@@ -13,7 +13,7 @@ use super::dictionary::{Dictionary, Slot};
 use super::kind;
 use super::wire::{put, put_bytes, put_option, put_signed, put_text};
 use crate::session::{
-    Column, Direction, EndReason, Exchange, Gap, GapReason, Micros, Protocol, RowValues, SessionEnd,
+    Column, Direction, EndReason, Exchange, Gap, GapReason, Micros, Protocol, RowRun, RowValues, SessionEnd,
     SessionInfo, Status, Values,
 };
 use std::sync::Arc;
@@ -56,6 +56,25 @@ impl Encoder {
             }
         }
         end(out, start, tail_of(&row.values).map(<[u8]>::len).sum());
+        start
+    }
+
+    /// Rows that follow each other. Their messages follow.
+    pub(super) fn rows(&mut self, out: &mut Vec<u8>, session: &SessionInfo, run: &RowRun<'_>) -> usize {
+        let session = self.session(out, session);
+        let columns = self.columns(out, Some(run.columns));
+        let start = begin(out, kind::ROWS);
+        put(out, session);
+        put(out, columns);
+        put(out, run.seq);
+        put(out, run.first);
+        put_time(out, run.started_at);
+        out.push(match run.copied {
+            None => DATA_ROW,
+            Some(false) => TEXT_FIELDS,
+            Some(true) => BINARY_FIELDS,
+        });
+        end(out, start, run.messages.len());
         start
     }
 

@@ -30,6 +30,8 @@ pub(super) const CHECKPOINT: u8 = 13;
 pub(super) const COMMIT: u8 = 14;
 /// A decision.
 pub(super) const DECISION: u8 = 15;
+/// Rows of a result that follow each other.
+pub(super) const ROWS: u8 = 16;
 
 /// Bytes before a record's body: its kind, and the body's length.
 pub(super) const PREFIX: usize = 5;

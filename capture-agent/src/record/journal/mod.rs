@@ -47,7 +47,7 @@ use super::decision::Decision;
 use super::loss::Loss;
 use super::lsn::{Lsn, Spans};
 use super::table::Table;
-use crate::session::{Exchange, Gap, Micros, RowValues, SessionEnd, SessionInfo};
+use crate::session::{Exchange, Gap, Micros, RowRun, RowValues, SessionEnd, SessionInfo};
 use crate::telemetry::{health, metrics};
 use encode::Encoder;
 use lock::{Lock, LockError};
@@ -157,6 +157,11 @@ impl Journal {
             |encoder, out| encoder.row(out, session, row),
             |journal| encode::tail_of(&row.values).for_each(|value| journal.tail(value)),
         )
+    }
+
+    /// Rows that follow each other, as one record.
+    pub(super) fn rows(&mut self, session: &SessionInfo, run: &RowRun<'_>) -> Lsn {
+        self.record(|encoder, out| encoder.rows(out, session, run), |journal| journal.tail(run.messages))
     }
 
     /// A statement.

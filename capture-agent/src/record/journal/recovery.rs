@@ -18,7 +18,7 @@ use super::frame;
 use super::kind;
 use super::segment::{self, Header, HeaderError};
 use super::wire::Malformed;
-use crate::session::{Exchange, Gap, RowValues, SessionEnd, SessionInfo, Values};
+use crate::session::{Exchange, Gap, RowRun, RowValues, SessionEnd, SessionInfo, Values};
 
 /// The name of a session's state.
 pub type StateKey = [u8; 16];
@@ -27,6 +27,8 @@ pub type StateKey = [u8; 16];
 pub(in crate::record) trait Rows {
     /// See [`Sink::row`](crate::session::Sink::row).
     fn row(&mut self, lsn: Lsn, session: &SessionInfo, row: RowValues<'_>);
+    /// See [`Sink::rows`](crate::session::Sink::rows).
+    fn rows(&mut self, lsn: Lsn, session: &SessionInfo, run: RowRun<'_>);
     /// See [`Sink::statement`](crate::session::Sink::statement).
     fn statement(&mut self, lsn: Lsn, session: &SessionInfo, exchange: &Exchange);
     /// See [`Sink::gap`](crate::session::Sink::gap).
@@ -192,7 +194,7 @@ impl Found {
                 match decoder.decode(kind, &mut body) {
                     Ok(record) => {
                         let tell = again.is_some_and(|again| lsn >= again);
-                        replayed += u64::from(hand_over(lsn, record, settled, tell, rows));
+                        replayed += hand_over(lsn, record, settled, tell, rows);
                     }
                     Err(Malformed) => malformed(&segment.path),
                 }
@@ -202,8 +204,8 @@ impl Found {
     }
 }
 
-/// Hands over a row, unless it is settled or no row. Returns whether it did. A settled one is told if `tell` says so.
-fn hand_over(lsn: Lsn, record: Record<'_>, settled: &Settled, tell: bool, rows: &mut impl Rows) -> bool {
+/// Hands over a row, unless it is settled or no row. Returns how many rows it was. A settled one is told if `tell` says so.
+fn hand_over(lsn: Lsn, record: Record<'_>, settled: &Settled, tell: bool, rows: &mut impl Rows) -> u64 {
     use super::super::batch::Day;
     use super::super::table::Table;
 
@@ -216,6 +218,11 @@ fn hand_over(lsn: Lsn, record: Record<'_>, settled: &Settled, tell: bool, rows: 
             };
             let super::decode::Row { seq, row, started_at, columns, .. } = row;
             rows.row(lsn, session, RowValues { seq, row, sql: None, started_at, columns, values });
+        }
+        Record::Rows(session, run) if needed(Table::Results, run.started_at) => {
+            let count = run.count as u64;
+            rows.rows(lsn, session, run);
+            return count;
         }
         Record::Statement(session, exchange) if needed(Table::Statements, exchange.started_at) => {
             rows.statement(lsn, session, &exchange);
@@ -230,15 +237,15 @@ fn hand_over(lsn: Lsn, record: Record<'_>, settled: &Settled, tell: bool, rows: 
         Record::Loss(loss) if needed(Table::Gaps, loss.at) => rows.loss(lsn, &loss),
         Record::Statement(session, exchange) if tell => {
             rows.told_statement(lsn, session, &exchange);
-            return false;
+            return 0;
         }
         Record::Decision(session, decision) if tell => {
             rows.told_decision(lsn, session, &decision);
-            return false;
+            return 0;
         }
-        _ => return false,
+        _ => return 0,
     }
-    true
+    1
 }
 
 fn malformed(segment: &Path) {

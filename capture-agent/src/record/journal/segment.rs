@@ -19,8 +19,8 @@ use super::super::lsn::Lsn;
 use super::frame::Pieces;
 use crate::telemetry;
 
-/// The format of this build, which reads all before it too: 2 has decisions, 3 what was masked.
-pub(in crate::record) const VERSION: u32 = 3;
+/// The format of this build, which reads all before it too: 2 has decisions, 3 what was masked, 4 rows that follow each other.
+pub(in crate::record) const VERSION: u32 = 4;
 
 /// Bytes of a segment before its first frame.
 pub(super) const HEADER: usize = 76;

@@ -17,6 +17,10 @@ impl Rows for Told {
         self.0.push((lsn, format!("{session:?} {row:?}")));
     }
 
+    fn rows(&mut self, lsn: Lsn, session: &SessionInfo, run: RowRun<'_>) {
+        run.each(|row| self.row(lsn, session, row));
+    }
+
     fn statement(&mut self, lsn: Lsn, session: &SessionInfo, exchange: &Exchange) {
         self.0.push((lsn, format!("{session:?} {exchange:?}")));
     }
@@ -44,6 +48,10 @@ struct Both<'a>(&'a mut Journal, &'a mut Told);
 impl crate::session::Sink for Both<'_> {
     fn row(&mut self, session: &SessionInfo, row: RowValues<'_>) {
         self.1.row(self.0.row(session, &row), session, row);
+    }
+
+    fn rows(&mut self, session: &SessionInfo, run: RowRun<'_>) {
+        self.1.rows(self.0.rows(session, &run), session, run);
     }
 
     fn statement(&mut self, session: &SessionInfo, exchange: &Exchange) {

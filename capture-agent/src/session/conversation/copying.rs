@@ -1,12 +1,13 @@
 //! COPY: data that flows outside of rows.
 
 use super::request::Kind;
-use super::running::{CopySide, Copying};
+use super::running::{Copied, CopySide, Copying};
 use super::{Conversation, Turn};
 use crate::frames::Frame;
 use crate::frames::backend::CopyResponse;
-use crate::session::copy::{CopyRows, Options};
-use crate::session::{Protocol, RowValues, Sink, Values};
+use crate::session::copy::{CopyRow, CopyRows, Options};
+use crate::session::data_row::bodies;
+use crate::session::{Protocol, RowRun, RowValues, Sink, Values};
 
 impl Conversation {
     /// CopyInResponse, CopyOutResponse or CopyBothResponse: the head turns into a COPY.
@@ -24,7 +25,12 @@ impl Conversation {
             );
             CopyRows::new(response.binary, &options)
         });
-        self.run.copy = Some(Box::new(Copying { side, rows, input_over: side == CopySide::Server }));
+        self.run.copy = Some(Box::new(Copying {
+            side,
+            rows,
+            copied: Copied::default(),
+            input_over: side == CopySide::Server,
+        }));
         // What the client sent ahead is data now.
         while self.takes_copy_data()
             && self.queue.behind_head().is_some_and(|kind| kind.is_silent() || kind == Kind::Sync)
@@ -93,43 +99,113 @@ impl Conversation {
         self.last_copy_row(turn);
     }
 
+    /// CopyData messages from the server that follow each other, each whole.
+    pub(super) fn copy_messages(&mut self, messages: &[u8], turn: &mut Turn<'_, impl Sink>) {
+        self.copy_pieces(bodies(messages), true, turn);
+    }
+
     fn copy_rows(&mut self, data: &[u8], whole: bool, turn: &mut Turn<'_, impl Sink>) {
-        let Some(mut rows) = self.run.copy.as_mut().and_then(|copy| copy.rows.take()) else { return };
-        let more = rows.feed(data, |fields, binary| self.copy_row(fields, binary, turn));
+        self.copy_pieces([data].into_iter(), whole, turn);
+    }
+
+    /// COPY data; `whole` unless some of it is missing or not wanted.
+    fn copy_pieces<'d>(
+        &mut self,
+        mut pieces: impl Iterator<Item = &'d [u8]>,
+        whole: bool,
+        turn: &mut Turn<'_, impl Sink>,
+    ) {
+        let Some((mut rows, mut copied)) = self.run.copy.as_mut().and_then(|copy| copy.take()) else {
+            return;
+        };
+        let more = pieces.all(|data| rows.feed(data, |row| self.copy_row(row, &mut copied, turn)));
+        self.hand_out(&mut copied, turn);
         // Past a limit, or a hole, rows cannot be told apart.
         if !whole || rows.held() > self.run.room(&self.limits) {
             self.run.truncated = true;
         } else if more && let Some(copy) = &mut self.run.copy {
-            copy.rows = Some(rows);
+            (copy.rows, copy.copied) = (Some(rows), copied);
         }
     }
 
     fn last_copy_row(&mut self, turn: &mut Turn<'_, impl Sink>) {
-        if let Some(rows) = self.run.copy.as_mut().and_then(|copy| copy.rows.take()) {
-            rows.finish(|fields, binary| self.copy_row(fields, binary, turn));
+        if let Some((rows, mut copied)) = self.run.copy.as_mut().and_then(|copy| copy.take()) {
+            rows.finish(|row| self.copy_row(row, &mut copied, turn));
+            self.hand_out(&mut copied, turn);
         }
     }
 
-    /// One row. Whether more are wanted.
-    fn copy_row(&mut self, fields: &[Option<&[u8]>], binary: bool, turn: &mut Turn<'_, impl Sink>) -> bool {
+    /// One row, which joins those that wait to be handed out together. Whether more are wanted.
+    fn copy_row(&mut self, row: &CopyRow<'_>, copied: &mut Copied, turn: &mut Turn<'_, impl Sink>) -> bool {
         if self.run.rows == 0 {
             self.exchange.first_row_us = Some(turn.at.0.saturating_sub(self.exchange.started_at.0));
         }
-        let row = self.run.rows;
+        let (number, at) = (self.run.rows, copied.messages.len());
+        let size = if row.len() <= LARGE { row.put(&mut copied.messages) } else { None };
+        let Some(size) = size else { return self.large_copy_row(row, copied, turn) };
+        let admitted = self.run.admit(size, &self.limits);
+        if !admitted {
+            copied.messages.truncate(at);
+            return false;
+        }
+        if copied.count == 0 {
+            (copied.first, copied.binary) = (number, row.is_binary());
+        }
+        copied.count += 1;
+        if copied.messages.len() >= MOST_WAITING {
+            self.hand_out(copied, turn);
+        }
+        true
+    }
+
+    /// A row that is not copied once more, behind those that wait.
+    fn large_copy_row(
+        &mut self,
+        row: &CopyRow<'_>,
+        copied: &mut Copied,
+        turn: &mut Turn<'_, impl Sink>,
+    ) -> bool {
+        self.hand_out(copied, turn);
+        let fields = row.fields();
+        let fields: Vec<Option<&[u8]>> = fields.iter().map(Option::as_deref).collect();
+        let number = self.run.rows;
         let size = fields.iter().flatten().map(|field| field.len()).sum();
         let admitted = self.run.admit(size, &self.limits);
         if admitted {
-            let values = Values::Fields { fields, binary };
             let row = RowValues {
                 seq: self.exchange.seq,
-                row,
+                row: number,
                 sql: self.exchange.sql.as_ref(),
                 started_at: self.exchange.started_at,
                 columns: &[],
-                values,
+                values: Values::Fields { fields: &fields, binary: row.is_binary() },
             };
             turn.sink.row(turn.info, row);
         }
         admitted
     }
+
+    /// Hands out the rows that wait.
+    fn hand_out(&self, copied: &mut Copied, turn: &mut Turn<'_, impl Sink>) {
+        if copied.count > 0 {
+            let run = RowRun {
+                seq: self.exchange.seq,
+                first: copied.first,
+                count: copied.count,
+                sql: self.exchange.sql.as_ref(),
+                started_at: self.exchange.started_at,
+                columns: &[],
+                copied: Some(copied.binary),
+                messages: &copied.messages,
+            };
+            turn.sink.rows(turn.info, run);
+        }
+        copied.count = 0;
+        copied.messages.clear();
+    }
 }
+
+/// Bytes of a row that is copied once more, so that it can be handed out with others.
+const LARGE: usize = 16 << 10;
+/// Bytes of rows that wait for others.
+const MOST_WAITING: usize = 64 << 10;

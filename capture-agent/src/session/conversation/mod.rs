@@ -36,6 +36,7 @@ use std::sync::Arc;
 use names::{Described, Names, Portal};
 use query::Progress;
 use request::{Kind, Queue};
+pub(super) use running::Expected;
 use running::Run;
 
 use super::saved::clipped;

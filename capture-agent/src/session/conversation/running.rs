@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use super::{Conversation, Turn};
+use super::{Conversation, Phase, Turn};
 use crate::session::copy::CopyRows;
+use crate::session::data_row::HEADER;
 use crate::session::{
-    Column, Exchange, Limits, Micros, Protocol, RowValues, Sink, SqlState, Status, Tag, Values,
+    Column, Exchange, Limits, Micros, Protocol, RowRun, RowValues, Sink, SqlState, Status, Tag, Values,
 };
 
 /// What is known of a statement's reply so far.
@@ -33,8 +34,29 @@ pub(super) struct Copying {
     pub(super) side: CopySide,
     /// Cuts the data into rows; none once no more are wanted, or if it is not made of rows.
     pub(super) rows: Option<CopyRows>,
+    /// Rows that wait while more of them are cut off.
+    #[serde(skip)]
+    pub(super) copied: Copied,
     /// Whether the client sent CopyDone or CopyFail.
     pub(super) input_over: bool,
+}
+
+/// Copied rows that follow each other, on their way out.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    /// As DataRow messages.
+    pub(super) messages: Vec<u8>,
+    pub(super) count: usize,
+    /// The number of the first.
+    pub(super) first: u64,
+    pub(super) binary: bool,
+}
+
+impl Copying {
+    /// Takes out what cuts the data into rows, if that is wanted, and the room for rows that wait.
+    pub(super) fn take(&mut self) -> Option<(CopyRows, Copied)> {
+        Some((self.rows.take()?, std::mem::take(&mut self.copied)))
+    }
 }
 
 /// Who sends COPY data.
@@ -55,6 +77,26 @@ impl Run {
         usize::try_from(limits.bytes.saturating_sub(self.kept_bytes)).unwrap_or(usize::MAX)
     }
 
+    /// How many rows may still be recorded, and bytes of them; or counted, if no more are recorded.
+    fn admits(&self, limits: &Limits) -> (u64, u64) {
+        if self.truncated || self.kept_rows >= limits.rows {
+            return (u64::MAX, u64::MAX);
+        }
+        (limits.rows - self.kept_rows, limits.bytes.saturating_sub(self.kept_bytes))
+    }
+
+    /// Counts `rows` that [`Run::admits`]. Whether they are to be recorded.
+    fn admit_all(&mut self, rows: u64, bytes: u64, limits: &Limits) -> bool {
+        let admitted = !self.truncated && self.kept_rows < limits.rows;
+        if admitted {
+            self.kept_rows += rows;
+            self.kept_bytes = self.kept_bytes.saturating_add(bytes);
+        }
+        self.truncated |= !admitted;
+        self.rows = self.rows.saturating_add(rows);
+        admitted
+    }
+
     /// Counts a row of `size` bytes. Whether it is to be recorded.
     pub(super) fn admit(&mut self, size: usize, limits: &Limits) -> bool {
         let admitted = self.room(limits) >= size && self.kept_rows < limits.rows && !self.truncated;
@@ -67,6 +109,17 @@ impl Run {
         self.rows = self.rows.saturating_add(1);
         admitted
     }
+}
+
+/// Messages of the server's that may follow each other, each a row of the present statement.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::session) struct Expected {
+    /// Their type.
+    pub(in crate::session) tag: u8,
+    /// How many may be taken together at most.
+    pub(in crate::session) rows: u64,
+    /// Bytes of their bodies at most.
+    pub(in crate::session) bytes: u64,
 }
 
 /// How a statement came to be, when its row begins.
@@ -154,6 +207,52 @@ impl Conversation {
                     values,
                 },
             );
+        }
+    }
+
+    /// What may follow in any number now, each like the one before it: rows of a result behind the first, and data of a COPY.
+    #[inline]
+    pub(in crate::session) fn expects_rows(&self) -> Option<Expected> {
+        let run = &self.run;
+        if !run.active || self.confused || self.phase != Phase::Ready || self.unsettled.is_some() {
+            return None;
+        }
+        if run.rows > 0 && run.copy.is_none() {
+            let (rows, bytes) = run.admits(&self.limits);
+            return Some(Expected { tag: b'D', rows, bytes });
+        }
+        let copy = run.copy.as_ref().filter(|copy| copy.side == CopySide::Server)?;
+        let bytes = if copy.rows.is_some() { run.room(&self.limits) as u64 } else { u64::MAX };
+        Some(Expected { tag: b'd', rows: u64::MAX, bytes })
+    }
+
+    /// Messages of the server's that are as [`Conversation::expects_rows`] says.
+    pub(in crate::session) fn rows(
+        &mut self,
+        tag: u8,
+        messages: &[u8],
+        count: usize,
+        turn: &mut Turn<'_, impl Sink>,
+    ) {
+        self.exchange.bytes_out = self.exchange.bytes_out.saturating_add(messages.len() as u64);
+        if tag == b'd' {
+            return self.copy_messages(messages, turn);
+        }
+        let first = self.run.rows;
+        let bytes = messages.len() - count * HEADER;
+        if self.run.admit_all(count as u64, bytes as u64, &self.limits) {
+            let columns = self.run.columns.as_deref().unwrap_or_default();
+            let run = RowRun {
+                seq: self.exchange.seq,
+                first,
+                count,
+                sql: self.exchange.sql.as_ref(),
+                started_at: self.exchange.started_at,
+                columns,
+                copied: None,
+                messages,
+            };
+            turn.sink.rows(turn.info, run);
         }
     }
 

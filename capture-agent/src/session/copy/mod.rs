@@ -10,6 +10,8 @@ use std::borrow::Cow;
 
 pub(super) use options::Options;
 
+use super::data_row;
+
 /// The fields of a row, none for NULL.
 type Fields<'a> = Vec<Option<Cow<'a, [u8]>>>;
 
@@ -59,6 +61,57 @@ enum Found {
     End,
 }
 
+/// A row of COPY data: its bytes, without what ends a line.
+pub(super) struct CopyRow<'a> {
+    bytes: &'a [u8],
+    format: Format,
+    options: &'a Options,
+}
+
+impl<'a> CopyRow<'a> {
+    /// Bytes of the row as it was sent.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn is_binary(&self) -> bool {
+        self.format == Format::Binary
+    }
+
+    pub(super) fn fields(&self) -> Fields<'a> {
+        match self.format {
+            Format::Binary => binary::fields(self.bytes),
+            Format::Text => text::fields(self.bytes, self.options),
+            Format::Csv => csv::fields(self.bytes, self.options),
+        }
+    }
+
+    /// Appends it as a DataRow message. Yields the bytes of its values; none, and appends nothing, if no message has so many
+    /// of them.
+    pub(super) fn put(&self, out: &mut Vec<u8>) -> Option<usize> {
+        let at = data_row::begin(out);
+        let mut size = 0;
+        let mut values = 0;
+        let mut put = |value: Option<&[u8]>, out: &mut Vec<u8>| {
+            values += 1;
+            size += value.map_or(0, <[u8]>::len);
+            data_row::put(value, out)
+        };
+        let is_plain = self.format == Format::Text && memchr::memchr(b'\\', self.bytes).is_none();
+        let mut fits = true;
+        if is_plain {
+            text::plain_fields(self.bytes, self.options, |field| fits &= put(field, out));
+        } else {
+            self.fields().iter().for_each(|field| fits &= put(field.as_deref(), out));
+        }
+        if fits && data_row::end(out, at, values) {
+            return Some(size);
+        }
+        out.truncate(at);
+        None
+    }
+}
+
 impl CopyRows {
     /// Of a COPY whose response says `binary` and whose text says `options`.
     pub(super) fn new(binary: bool, options: &Options) -> Self {
@@ -83,9 +136,8 @@ impl CopyRows {
         self.carry.len()
     }
 
-    /// Takes the next data and gives every row that it completes, with whether its fields are binary, until
-    /// `row` wants no more. Whether more can come.
-    pub(super) fn feed(&mut self, data: &[u8], mut row: impl FnMut(&[Option<&[u8]>], bool) -> bool) -> bool {
+    /// Takes the next data and gives every row that it completes, until `row` wants no more. Whether more can come.
+    pub(super) fn feed(&mut self, data: &[u8], mut row: impl FnMut(&CopyRow<'_>) -> bool) -> bool {
         if self.carry.is_empty() {
             let Some(taken) = self.rows(data, &mut row) else { return false };
             self.carry.extend_from_slice(data.get(taken..).unwrap_or_default());
@@ -100,7 +152,7 @@ impl CopyRows {
     }
 
     /// The data is complete: gives the last row, if no newline ended it.
-    pub(super) fn finish(mut self, mut row: impl FnMut(&[Option<&[u8]>], bool) -> bool) {
+    pub(super) fn finish(mut self, mut row: impl FnMut(&CopyRow<'_>) -> bool) {
         if self.format != Format::Binary && !self.carry.is_empty() {
             let mut carry = std::mem::take(&mut self.carry);
             carry.push(b'\n');
@@ -109,7 +161,7 @@ impl CopyRows {
     }
 
     /// Gives the rows that stand in `data`; how many bytes they took, or none if there can be no more.
-    fn rows(&mut self, data: &[u8], row: &mut impl FnMut(&[Option<&[u8]>], bool) -> bool) -> Option<usize> {
+    fn rows(&mut self, data: &[u8], row: &mut impl FnMut(&CopyRow<'_>) -> bool) -> Option<usize> {
         let mut taken = 0;
         loop {
             let rest = data.get(taken..).unwrap_or_default();
@@ -134,22 +186,14 @@ impl CopyRows {
                 self.line(rest.get(..end).unwrap_or_default());
                 continue;
             }
-            let bytes = rest.get(..end).unwrap_or_default();
-            let fields = match self.format {
-                Format::Binary => binary::fields(bytes),
-                Format::Text | Format::Csv => {
-                    let line = self.line(bytes);
-                    if line == b"\\." {
-                        return None;
-                    }
-                    match self.format {
-                        Format::Csv => csv::fields(line, &self.options),
-                        _ => text::fields(line, &self.options),
-                    }
+            let mut bytes = rest.get(..end).unwrap_or_default();
+            if self.format != Format::Binary {
+                bytes = self.line(bytes);
+                if bytes == b"\\." {
+                    return None;
                 }
-            };
-            let fields: Vec<Option<&[u8]>> = fields.iter().map(Option::as_deref).collect();
-            if !row(&fields, self.format == Format::Binary) {
+            }
+            if !row(&CopyRow { bytes, format: self.format, options: &self.options }) {
                 return None;
             }
         }

@@ -1,14 +1,22 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::session::DataRow;
 
 type Rows = Vec<Vec<Option<Vec<u8>>>>;
 
 fn rows(sql: &str, binary: bool, pieces: &[&[u8]]) -> Rows {
     let mut copy = CopyRows::new(binary, &Options::of(sql, true));
     let mut rows = Vec::new();
-    let mut take = |fields: &[Option<&[u8]>], _: bool| {
-        rows.push(fields.iter().map(|field| field.map(<[u8]>::to_vec)).collect());
+    let mut take = |row: &CopyRow<'_>| {
+        let fields: Vec<Option<Vec<u8>>> =
+            row.fields().iter().map(|field| field.as_deref().map(<[u8]>::to_vec)).collect();
+        let mut message = Vec::new();
+        let size = row.put(&mut message);
+        assert_eq!(size, Some(fields.iter().flatten().map(Vec::len).sum()));
+        let values = data_row::bodies(&message).flat_map(DataRow::new);
+        assert_eq!(values.map(|value| value.map(<[u8]>::to_vec)).collect::<Vec<_>>(), fields);
+        rows.push(fields);
         true
     };
     for piece in pieces {
@@ -65,6 +73,16 @@ fn lines_may_end_as_on_other_systems_and_the_last_need_not_end() {
         [row(&[Some("1")]), row(&[Some("2")]), row(&[Some("3")])]
     );
     assert_eq!(rows("COPY t FROM STDIN", false, &[b"1\n\\.\n2\n"]), [row(&[Some("1")])]);
+}
+
+#[test]
+fn a_row_of_more_fields_than_a_message_can_have_is_given_as_it_is() {
+    let options = Options::of("COPY t FROM STDIN", true);
+    let bytes = &[b'\t'; 70_000];
+    let row = CopyRow { bytes, format: Format::Text, options: &options };
+    let mut out = vec![7];
+    assert_eq!((row.put(&mut out), out), (None, vec![7]));
+    assert_eq!(row.fields().len(), 70_001);
 }
 
 proptest! {

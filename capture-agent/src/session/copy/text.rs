@@ -42,6 +42,16 @@ pub(super) fn fields<'a>(line: &'a [u8], options: &Options) -> Fields<'a> {
     }
 }
 
+/// Gives the fields of a line without a backslash.
+pub(super) fn plain_fields(line: &[u8], options: &Options, mut give: impl FnMut(Option<&[u8]>)) {
+    let mut start = 0;
+    for end in memchr::memchr_iter(options.delimiter, line).chain([line.len()]) {
+        let raw = line.get(start..end).unwrap_or_default();
+        give((raw != options.null).then_some(raw));
+        start = end + 1;
+    }
+}
+
 fn field<'a>(raw: &'a [u8], options: &Options) -> Option<Cow<'a, [u8]>> {
     if raw == options.null {
         return None;

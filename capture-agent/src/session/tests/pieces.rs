@@ -45,13 +45,13 @@ fn cut(talk: &Talk, sizes: &[usize]) -> Vec<Piece> {
 }
 
 fn play(talk: &Talk, pieces: &[Piece], partial: bool) -> Recorder {
-    play_restored(talk, pieces, partial, usize::MAX)
+    play_restored(talk, pieces, partial, Limits::default(), usize::MAX)
 }
 
-/// Like [`play`], but the session is saved and restored after every `every` events.
-fn play_restored(talk: &Talk, pieces: &[Piece], partial: bool, every: usize) -> Recorder {
+/// Like [`play`], within limits, and the session is saved and restored after every `every` events.
+fn play_restored(talk: &Talk, pieces: &[Piece], partial: bool, limits: Limits, every: usize) -> Recorder {
     let mut recorder = Recorder::default();
-    let mut session = Session::new(Origin { partial, ..origin() }, Limits::default());
+    let mut session = Session::new(Origin { partial, ..origin() }, limits);
     for (index, piece) in pieces.iter().filter(|piece| !piece.lost).enumerate() {
         let Piece { direction, offset, ref bytes, end_of_call, at, .. } = *piece;
         let loss = Some(Loss::RingFull);
@@ -61,7 +61,7 @@ fn play_restored(talk: &Talk, pieces: &[Piece], partial: bool, every: usize) -> 
             let (mut state, mut prepared) = (Vec::new(), Vec::new());
             session.save(&mut state);
             session.save_prepared(&mut prepared);
-            session = Session::restore(&state, &prepared, Limits::default()).unwrap();
+            session = Session::restore(&state, &prepared, limits).unwrap();
         }
     }
     session.close(talk.closing(0), &mut recorder);
@@ -82,6 +82,7 @@ enum Act {
     PipelineFail,
     ParseFail,
     Limited,
+    Rows,
     CopyIn,
     CopyOut,
     CopyFail,
@@ -105,6 +106,7 @@ fn act() -> impl Strategy<Value = Act> {
         PipelineFail,
         ParseFail,
         Limited,
+        Rows,
         CopyIn,
         CopyOut,
         CopyFail,
@@ -208,6 +210,15 @@ fn take(talk: Talk, act: Act, index: usize, prepared: &mut Option<usize>) -> Tal
             .client(&[parse("", &text(""), &[]), bind("", "", &[]), execute("", 1), execute("", 1), sync()])
             .server(&[empty(b'1'), empty(b'2'), row(&[t(&value("a"))]), empty(b's')])
             .server(&[row(&[t(&value("b"))]), done("SELECT 1"), ready(b'I')]),
+        Act::Rows => {
+            let rows: Vec<Vec<u8>> = (0..5).map(|n| row(&[t(&value(&n.to_string())), None])).collect();
+            talk.client(&[query(&text(""))]).server(&[
+                columns(&[("a", 25), ("b", 25)]),
+                rows.concat(),
+                done("SELECT 5"),
+                ready(b'I'),
+            ])
+        }
         Act::CopyIn => talk
             .client(&[query(&format!("COPY t{index} FROM STDIN"))])
             .server(&[copy_response(b'G', false, 1)])
@@ -217,8 +228,12 @@ fn take(talk: Talk, act: Act, index: usize, prepared: &mut Option<usize>) -> Tal
         Act::CopyOut => talk
             .client(&[query(&format!("COPY t{index} TO STDOUT"))])
             .server(&[copy_response(b'H', false, 1), copy_data(format!("{}\n", value("a")).as_bytes())])
-            .server(&[copy_data(format!("{}\n", value("b")).as_bytes()), copy_done()])
-            .server(&[done("COPY 2"), ready(b'I')]),
+            .server(&[
+                copy_data(format!("{}\n", value("b")).as_bytes()),
+                copy_data(b"c\\tc\n\\N\n"),
+                copy_done(),
+            ])
+            .server(&[done("COPY 4"), ready(b'I')]),
         Act::CopyFail => talk
             .client(&[query(&format!("COPY t{index} FROM STDIN"))])
             .server(&[copy_response(b'G', false, 1)])
@@ -350,6 +365,20 @@ proptest! {
     }
 
     #[test]
+    fn limits_leave_the_same_rows_out_whatever_the_cut(
+        steps in prop::collection::vec(
+            prop::sample::select(vec![Act::Rows, Act::CopyIn, Act::CopyOut, Act::Limited, Act::Several]), 1..6),
+        sizes in prop::collection::vec(1_usize..60, 1..8),
+        rows in 0_u64..6,
+        bytes in 0_u64..120,
+    ) {
+        let talk = talk(&steps);
+        let limits = Limits { rows, bytes, ..Limits::default() };
+        let play = |sizes: &[usize]| play_restored(&talk, &cut(&talk, sizes), false, limits, usize::MAX);
+        prop_assert_eq!(play(&[usize::MAX]).log, play(&sizes).log);
+    }
+
+    #[test]
     fn lost_events_are_declared_and_nothing_false_comes_of_them(
         steps in prop::collection::vec(act(), 1..12),
         sizes in prop::collection::vec(1_usize..400, 1..8),
@@ -397,7 +426,7 @@ proptest! {
             pieces[at].lost = true;
         }
         let undisturbed = play(&talk, &pieces, partial);
-        let restored = play_restored(&talk, &pieces, partial, every);
+        let restored = play_restored(&talk, &pieces, partial, Limits::default(), every);
         prop_assert_eq!(&undisturbed.log, &restored.log);
     }
 
