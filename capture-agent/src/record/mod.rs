@@ -75,7 +75,7 @@ pub use tap::{Begun, Tap};
 
 use builders::Builders;
 use file::Place;
-use journal::{Found, Journal, Rows as _};
+use journal::{Found, Journal, Rows as _, Syncing};
 use lsn::Lsn;
 use queue::Queue;
 use settled::Settled;
@@ -215,6 +215,8 @@ pub struct Recorder {
     builders: Builders,
     queue: Arc<Queue>,
     writer: Option<JoinHandle<Result<Summary, RecordError>>>,
+    /// None when it ends.
+    syncing: Option<Syncing>,
     /// All rows before this are settled once the next commit is.
     settled: Lsn,
     archive: Archive,
@@ -265,17 +267,20 @@ impl Recorder {
 
         let queue = Arc::new(Queue::new(QUEUE_BYTES));
         let shelf = Arc::clone(journal.shelf());
+        let failed = |error: std::io::Error| RecordError::Writer(error.to_string());
+        let syncing = Syncing::start(Arc::clone(&shelf), settings.journal_sync).map_err(failed)?;
         let archive = Archive::new(place.clone(), seals.clone(), Arc::clone(&queue), journal.id());
         let writer = Writer::new(place, &settings, Arc::clone(&queue), shelf, journal.id(), seals);
         let thread = std::thread::Builder::new()
             .name("record".to_owned())
             .spawn(move || writer.run())
-            .map_err(|error| RecordError::Writer(error.to_string()))?;
+            .map_err(failed)?;
         let mut recorder = Self {
             journal: Some(journal),
             builders: Builders::new(settings.node.clone(), Arc::clone(&queue), RECOVERY_PATIENCE, tap),
             queue,
             writer: Some(thread),
+            syncing: Some(syncing),
             settled: Lsn(0),
             archive,
             clock: Steady::default(),
@@ -412,6 +417,7 @@ impl Recorder {
             Some(Ok(result)) => result,
             Some(Err(_)) | None => Err(RecordError::Writer("it ended early".to_owned())),
         };
+        drop(self.syncing.take());
         // What only the journal has stays there, for the next agent.
         let told = self.builders.tap().is_none_or(|tap| tap.close());
         if result.is_ok() && told {

@@ -207,6 +207,11 @@ impl Queue {
         self.lock().failing
     }
 
+    /// Whether so much waits that the writer should hurry: a third of the room; once it is `hurrying`, an eighth.
+    pub(super) fn is_behind(&self, hurrying: bool) -> bool {
+        self.lock().held > self.capacity / if hurrying { 8 } else { 3 }
+    }
+
     /// Whether the writer has no time for anything else: half of the room is taken, storage fails, or it is to end.
     pub(super) fn is_busy(&self) -> bool {
         let state = self.lock();

@@ -19,8 +19,9 @@ use super::queue::{Next, Queue};
 use super::slot::Slot;
 use super::table::Table;
 use super::{RecordError, Settings, Summary};
+use crate::probes::{Turns, run_promptly};
 use crate::seal::SharedChain;
-use crate::telemetry::{health, metrics};
+use crate::telemetry::health;
 
 /// Turns batches into files.
 pub(super) struct Writer {
@@ -29,9 +30,8 @@ pub(super) struct Writer {
     rotate_age: Duration,
     rotate_size: u64,
     node: String,
-    /// How often the journal is brought to the disk; none if never.
-    sync: Option<Duration>,
-    synced: Instant,
+    /// Whether this thread runs promptly.
+    prompt: bool,
     /// When the chain's head was anchored last.
     anchored: Instant,
 }
@@ -51,8 +51,7 @@ impl Writer {
             rotate_age: settings.rotate_age,
             rotate_size: settings.rotate_size,
             node: settings.node.clone(),
-            sync: settings.journal_sync,
-            synced: Instant::now(),
+            prompt: false,
             anchored: Instant::now(),
         }
     }
@@ -64,7 +63,9 @@ impl Writer {
         let _close = CloseOnDrop(Arc::clone(&queue));
         let _alive = health::RECORD.begin();
         loop {
-            match queue.next(self.patience()) {
+            self.keep_up();
+            let patience = if self.slots.is_empty() { QUIET_TICK } else { TICK };
+            match queue.next(patience) {
                 Next::Batch(batch) => {
                     let Batch { table, day, rows, bytes, stake, piece } = *batch;
                     self.write(table, day, &rows, &stake, Some(piece));
@@ -77,15 +78,21 @@ impl Writer {
             }
             self.rotate();
             queue.set_unfinished(self.unfinished());
-            self.keep_journal();
             self.anchor();
         }
         self.close()
     }
 
-    /// How long to wait for a batch: the journal does not wait longer than it is to.
-    fn patience(&self) -> Duration {
-        self.sync.map_or(TICK, |sync| sync.saturating_sub(self.synced.elapsed()).min(TICK))
+    /// Has this thread run promptly while much waits for it, on a host whose processors are all busy: otherwise the thread that
+    /// captures waits for room, and the kernel's ring loses what comes meanwhile.
+    fn keep_up(&mut self) {
+        let behind = self.disk.queue.is_behind(self.prompt);
+        if behind != self.prompt {
+            self.prompt = behind;
+            if let Err(error) = run_promptly(if behind { PRIORITY } else { 0 }, Turns::Usual) {
+                tracing::debug!(%error, "the writer thread runs at normal priority");
+            }
+        }
     }
 
     fn write(&mut self, table: Table, day: Day, rows: &RecordBatch, stake: &[Loss], piece: Option<Piece>) {
@@ -101,21 +108,6 @@ impl Writer {
     /// The first row that is in no complete file.
     fn unfinished(&self) -> Option<Lsn> {
         self.slots.iter().filter_map(Slot::first).min()
-    }
-
-    /// Brings the journal to the disk when it is time, and removes what is no longer needed of it.
-    fn keep_journal(&mut self) {
-        let shelf = &self.disk.shelf;
-        if self.sync.is_some_and(|sync| self.synced.elapsed() >= sync) {
-            self.synced = Instant::now();
-            if let Err(error) = shelf.sync() {
-                metrics::JOURNAL_ERRORS.add(1);
-                tracing::error!(
-                    "cannot bring the journal to the disk: {error} (see docs/errors.md#journal-failed)"
-                );
-            }
-        }
-        shelf.sweep(self.sync.is_some());
     }
 
     /// Anchors the chain's head when it is time.
@@ -162,8 +154,6 @@ impl Writer {
         while let Some(slot) = self.slots.get(at) {
             if slot.is_due(committed, self.rotate_age, self.rotate_size) && slot.is_committed(committed) {
                 self.slots.remove(at).complete(&mut self.disk);
-                // A disk that takes its time for each file must not keep the journal waiting for all of them.
-                self.keep_journal();
             } else {
                 at += 1;
             }
@@ -173,7 +163,6 @@ impl Writer {
     fn complete_all(&mut self) {
         for slot in std::mem::take(&mut self.slots) {
             slot.complete(&mut self.disk);
-            self.keep_journal();
         }
     }
 
@@ -221,8 +210,14 @@ impl Drop for CloseOnDrop {
     }
 }
 
+/// Levels of nice(2) while this thread is behind: those of the thread that captures.
+const PRIORITY: i32 = 10;
+
 /// How often ages are looked at when nothing comes in.
 const TICK: Duration = Duration::from_millis(250);
+
+/// The same while no file grows.
+const QUIET_TICK: Duration = Duration::from_secs(1);
 
 /// Tables and days that grow at once. Two days of each table overlap at midnight.
 const MAX_SLOTS: usize = 10;

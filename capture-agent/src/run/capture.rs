@@ -57,6 +57,8 @@ pub(super) struct Capture {
 struct Rounds {
     clock: Clock,
     tick: u64,
+    /// When the last event came.
+    heard: u64,
     /// When the last look for servers and sessions was, and how much processor time it took.
     scan: (u64, u64),
     counters: Counters,
@@ -103,6 +105,7 @@ impl Capture {
         let mut rounds = Rounds {
             clock: Clock::now(),
             tick: now,
+            heard: now,
             scan: (now, 0),
             counters: Counters::default(),
             commit: (now, 0),
@@ -113,10 +116,13 @@ impl Capture {
             let limit = match self.overruns.any() {
                 true => Duration::ZERO,
                 _ if self.servers.any_starting() => LOOK_AGAIN,
+                _ if self.is_quiet(&rounds) => QUIET_TICK,
                 _ => TICK,
             };
             self.ring.wait(limit)?;
-            self.drain(rounds.clock);
+            if self.drain(rounds.clock) > 0 {
+                rounds.heard = monotonic_now();
+            }
             self.reload();
             give_orders(&mut self.kernel, &mut self.sessions);
             self.attend(rounds.clock);
@@ -126,6 +132,12 @@ impl Capture {
             self.commit_if_due(&mut rounds);
         }
         self.finish()
+    }
+
+    /// Whether nothing has come for so long that all of it is recorded, and nobody is to see this thread at work: then it looks
+    /// after the rest more rarely. What comes next wakes it.
+    fn is_quiet(&self, rounds: &Rounds) -> bool {
+        self.backends.is_none() && rounds.tick.saturating_sub(rounds.heard) > nanos(QUIET_AFTER)
     }
 
     /// Handles at most a batch of events. Returns how many there were.
@@ -454,12 +466,16 @@ const EPOCH: [u8; 16] = [0xff; 16];
 const BATCH: usize = 4096;
 /// How often the recorder is told the time, and losses are looked for.
 const TICK: Duration = Duration::from_millis(100);
+/// The same once nothing has come for a while.
+const QUIET_TICK: Duration = Duration::from_millis(500);
+/// How long that is: what came last is in the record's hands by then.
+const QUIET_AFTER: Duration = Duration::from_secs(2);
 /// How often a starting server is looked at. It listens some tens of milliseconds after its start.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// How often all processes are looked through. The exec hook finds new servers at once; this finds what
 /// it missed.
 const SCAN: Duration = Duration::from_secs(5);
 /// Where there are so many that it takes long, it is done more rarely: after this many times what the last took, within
-/// bounds. A look at a thousand sessions must not take a thousandth of a core.
-const SCAN_REST: u64 = 2_000;
+/// bounds. A look at a thousand sessions must take far less than a thousandth of a core.
+const SCAN_REST: u64 = 5_000;
 const SCAN_LONGEST: Duration = Duration::from_secs(60);

@@ -26,6 +26,7 @@ mod recovery;
 mod segment;
 mod shelf;
 mod states;
+mod syncing;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -40,6 +41,7 @@ pub use recovery::StateKey;
 pub(super) use recovery::{Found, Rows};
 pub(super) use segment::VERSION;
 pub(super) use shelf::Shelf;
+pub(super) use syncing::Syncing;
 
 use super::RecordError;
 use super::batch::Day;

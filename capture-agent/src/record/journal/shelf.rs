@@ -1,5 +1,5 @@
-//! What both threads know of the journal: the capture thread writes it, the writer thread brings it to the disk and
-//! removes the segments that nobody needs any more.
+//! What the threads know of the journal: the capture thread writes it, the writer thread asks how far it is, and a third
+//! ([`super::syncing`]) brings it to the disk and removes the segments that nobody needs any more.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -137,14 +137,18 @@ impl Shelf {
     /// there is none, their states are worthless. `synced` if that checkpoint must be on the disk first.
     pub(in crate::record) fn sweep(&self, synced: bool) {
         let settled = Lsn(self.settled.load(Ordering::Acquire));
-        let mut state = self.state();
-        if synced && state.folder.is_some() {
-            return;
-        }
-        while let Some(closed) = state.closed.pop_front_if(|closed| closed.end <= settled) {
+        // One at a time: the other threads need the state while the disk takes its time to remove it.
+        let next = || {
+            let mut state = self.state();
+            if synced && state.folder.is_some() {
+                return None;
+            }
+            state.closed.pop_front_if(|closed| closed.end <= settled)
+        };
+        while let Some(closed) = next() {
             // If it cannot be removed now, the next agent does.
             let _ = fs::remove_file(&closed.path);
-            metrics::JOURNAL_SEGMENTS.set(state.closed.len() as u64 + 1);
+            metrics::JOURNAL_SEGMENTS.set(self.state().closed.len() as u64 + 1);
         }
     }
 
