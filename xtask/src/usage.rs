@@ -26,7 +26,6 @@ impl Usage {
     ///
     /// The process is gone.
     pub(crate) fn of(pid: u32) -> Result<Self> {
-        let stat = Stat::of(pid)?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))
             .with_context(|| format!("process {pid} is gone"))?;
         let kib = |name: &str| {
@@ -35,8 +34,22 @@ impl Usage {
             number.with_context(|| format!("/proc/{pid}/status has no {name}"))
         };
         let (resident_kib, peak_kib) = (kib("VmRSS:")?, kib("VmHWM:")?);
-        Ok(Self { processor: duration(stat.own)?, resident_kib, peak_kib })
+        Ok(Self { processor: of_threads(pid)?, resident_kib, peak_kib })
     }
+}
+
+/// Processor time of a process's threads, without those that have ended: in nanoseconds, where `stat` has hundredths of
+/// seconds.
+fn of_threads(pid: u32) -> Result<Duration> {
+    let mut nanos = 0;
+    for thread in
+        fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} is gone"))?
+    {
+        // One that ends meanwhile has no more to say.
+        let said = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+        nanos += said.split_whitespace().next().and_then(|time| time.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(nanos))
 }
 
 /// Processor time of a process and of all that it ever started, also of those that have ended. Children of its
@@ -131,6 +144,7 @@ mod tests {
         child.wait().unwrap();
         assert!(of_family(own).unwrap() >= running);
         assert!(running > Duration::from_millis(20), "{running:?}");
-        assert!(Usage::of(own).unwrap().peak_kib > 0);
+        let used = Usage::of(own).unwrap();
+        assert!(used.peak_kib > 0 && used.processor > Duration::ZERO);
     }
 }

@@ -354,7 +354,8 @@ impl Capture {
             Err(error) => error!(%error, "cannot read the kernel side's counters"),
         }
         let (last, took) = rounds.scan;
-        let rest = took.saturating_mul(SCAN_REST).clamp(nanos(SCAN), nanos(SCAN_LONGEST));
+        let least = if self.is_quiet(rounds) { SCAN_QUIET } else { SCAN };
+        let rest = took.saturating_mul(SCAN_REST).clamp(nanos(least), nanos(SCAN_LONGEST));
         if now.saturating_sub(last) >= rest {
             let before = thread_time();
             self.scan();
@@ -475,6 +476,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// How often all processes are looked through. The exec hook finds new servers at once; this finds what
 /// it missed.
 const SCAN: Duration = Duration::from_secs(5);
+/// The same while nothing comes.
+const SCAN_QUIET: Duration = Duration::from_secs(30);
 /// Where there are so many that it takes long, it is done more rarely: after this many times what the last took, within
 /// bounds. A look at a thousand sessions must take far less than a thousandth of a core.
 const SCAN_REST: u64 = 5_000;
