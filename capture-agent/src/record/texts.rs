@@ -58,16 +58,16 @@ impl Texts {
         self.text.len() + size_of_val(self.ends.as_slice())
     }
 
-    /// The column, and in its place an empty one with room for as much again: growing from nothing would copy each text
-    /// once more.
+    /// The column, and in its place an empty one with room for as much again, and some more: growing would copy each text once
+    /// more.
     ///
     /// # Errors
     ///
     /// The texts are too many bytes for a column.
     pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
-        let room = Vec::with_capacity(self.text.len().min(MOST_ROOM));
+        let room = Vec::with_capacity(some_more(self.text.len()).min(MOST_ROOM));
         let text = Buffer::from(std::mem::replace(&mut self.text, room));
-        let mut room = Vec::with_capacity(self.ends.len());
+        let mut room = Vec::with_capacity(some_more(self.ends.len()));
         room.push(0);
         let ends = ScalarBuffer::from(std::mem::replace(&mut self.ends, room));
         let nulls = self.nulls.finish();
@@ -86,8 +86,12 @@ impl fmt::Write for Texts {
     }
 }
 
-/// Bytes of text that an empty column has room for at most. A batch of everyday statements has less.
-const MOST_ROOM: usize = 512 << 10;
+fn some_more(length: usize) -> usize {
+    length + length / 8
+}
+
+/// Bytes of text that an empty column has room for at most. Most batches have less.
+const MOST_ROOM: usize = 2 << 20;
 
 #[cfg(test)]
 mod tests {
