@@ -268,13 +268,17 @@ impl Recorder {
         let queue = Arc::new(Queue::new(QUEUE_BYTES));
         let shelf = Arc::clone(journal.shelf());
         let failed = |error: std::io::Error| RecordError::Writer(error.to_string());
-        let syncing = Syncing::start(Arc::clone(&shelf), settings.journal_sync).map_err(failed)?;
         let archive = Archive::new(place.clone(), seals.clone(), Arc::clone(&queue), journal.id());
-        let writer = Writer::new(place, &settings, Arc::clone(&queue), shelf, journal.id(), seals);
+        let writer =
+            Writer::new(place, &settings, Arc::clone(&queue), Arc::clone(&shelf), journal.id(), seals);
         let thread = std::thread::Builder::new()
             .name("record".to_owned())
             .spawn(move || writer.run())
             .map_err(failed)?;
+        let syncing = Syncing::start(shelf, settings.journal_sync).map_err(|error| {
+            queue.close();
+            failed(error)
+        })?;
         let mut recorder = Self {
             journal: Some(journal),
             builders: Builders::new(settings.node.clone(), Arc::clone(&queue), RECOVERY_PATIENCE, tap),

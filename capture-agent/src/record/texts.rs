@@ -86,8 +86,10 @@ impl fmt::Write for Texts {
     }
 }
 
+/// A little more than `length`, and the same for lengths that differ little: what one batch gives back then fits the next.
 fn some_more(length: usize) -> usize {
-    length + length / 8
+    let step = (length.next_power_of_two() / 4).max(64);
+    (length + length / 8).next_multiple_of(step)
 }
 
 /// Bytes of text that an empty column has room for at most. Most batches have less.
