@@ -267,38 +267,6 @@ impl Decoder {
         })
     }
 
-    /// Takes whole messages of type `tag` that follow each other off the front of `input`: at most `count` of them, whose
-    /// bodies have at most `room` bytes together. Yields them in one piece, and how many they are.
-    pub fn run<'i>(&mut self, tag: u8, input: &mut &'i [u8], count: u64, room: u64) -> (&'i [u8], usize) {
-        let all = *input;
-        let (mut rest, mut taken, mut left) = (all, 0, room);
-        if self.mode != Mode::Messages || !(self.at_boundary() || self.spent) || all.first() != Some(&tag) {
-            return (&[], 0);
-        }
-        // None of what is secret.
-        let most = self.everyday_length(tag);
-        while let [kind, a, b, c, d, after @ ..] = rest
-            && *kind == tag
-            && (taken as u64) < count
-        {
-            let length = u32::from_be_bytes([*a, *b, *c, *d]);
-            let Some(body) = length.checked_sub(4).filter(|_| length <= most) else { break };
-            let Some(after) = after.get(body as usize..) else { break };
-            let Some(less) = left.checked_sub(u64::from(body)) else { break };
-            (rest, left) = (after, less);
-            taken += 1;
-        }
-        let (run, _) = all.split_at(all.len() - rest.len());
-        if taken > 0 {
-            if self.spent {
-                self.drop_partial();
-            }
-            *input = rest;
-            self.offset = self.offset.saturating_add(run.len() as u64);
-        }
-        (run, taken)
-    }
-
     /// The next message, whatever it is and however it came.
     fn any<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8], keep: impl Fn(u8, u32) -> usize) -> Step<'a> {
         if self.spent {
@@ -511,6 +479,8 @@ pub(super) const KEPT_CAPACITY: usize = 16 * 1024;
 /// A buffer's first size.
 const SMALLEST: usize = 256;
 
+#[path = "decoder_run.rs"]
+mod run;
 #[path = "decoder_saved.rs"]
 mod saved;
 

@@ -18,6 +18,7 @@ mod judged;
 mod lane;
 pub mod lexer;
 mod limits;
+mod rows;
 mod saved;
 pub mod split;
 mod sync;
@@ -28,12 +29,12 @@ pub mod value;
 pub use asked::{Asked, What};
 pub use data_row::DataRow;
 pub use exchange::{
-    Column, Direction, EndReason, Exchange, Gap, GapReason, Micros, Origin, Param, Protocol, RowRun,
-    RowValues, ServerOrigin, SessionEnd, SessionId, SessionInfo, Sink, SqlState, Status, Tag, Transport,
-    Values,
+    Column, Direction, EndReason, Exchange, Gap, GapReason, Micros, Origin, Param, Protocol, ServerOrigin,
+    SessionEnd, SessionId, SessionInfo, Sink, SqlState, Status, Tag, Transport,
 };
 pub use judged::{Judged, Verdict};
 pub use limits::Limits;
+pub use rows::{RowRun, RowValues, Values};
 pub use saved::RestoreError;
 
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,8 @@
 //! What is left out, and how the record says so.
 
+use proptest::prelude::*;
+
+use super::pieces::{Act, cut, play_restored, talk};
 use crate::session::testing::*;
 use crate::session::*;
 
@@ -83,4 +86,22 @@ fn a_query_longer_than_what_is_kept_is_cut_off() {
         .record_with(origin(), limits);
     assert_eq!(recorder.texts(), [&long[..2_000]]);
     assert!(recorder.statements[0].params_truncated);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn limits_leave_the_same_rows_out_whatever_the_cut(
+        steps in prop::collection::vec(
+            prop::sample::select(vec![Act::Rows, Act::CopyIn, Act::CopyOut, Act::Limited, Act::Several]), 1..6),
+        sizes in prop::collection::vec(1_usize..60, 1..8),
+        rows in 0_u64..6,
+        bytes in 0_u64..120,
+    ) {
+        let talk = talk(&steps);
+        let limits = Limits { rows, bytes, ..Limits::default() };
+        let play = |sizes: &[usize]| play_restored(&talk, &cut(&talk, sizes), false, limits, usize::MAX);
+        prop_assert_eq!(play(&[usize::MAX]).log, play(&sizes).log);
+    }
 }

@@ -9,7 +9,7 @@ use crate::streams::Loss;
 
 /// An event as the kernel side would make it.
 #[derive(Clone, Debug)]
-struct Piece {
+pub(super) struct Piece {
     direction: Direction,
     offset: u64,
     bytes: Vec<u8>,
@@ -19,7 +19,7 @@ struct Piece {
 }
 
 /// Cuts the calls of `talk` into events, of `sizes` bytes in turn.
-fn cut(talk: &Talk, sizes: &[usize]) -> Vec<Piece> {
+pub(super) fn cut(talk: &Talk, sizes: &[usize]) -> Vec<Piece> {
     let mut sizes = sizes.iter().copied().cycle();
     let mut offsets = [0; 2];
     let mut pieces = Vec::new();
@@ -49,7 +49,13 @@ fn play(talk: &Talk, pieces: &[Piece], partial: bool) -> Recorder {
 }
 
 /// Like [`play`], within limits, and the session is saved and restored after every `every` events.
-fn play_restored(talk: &Talk, pieces: &[Piece], partial: bool, limits: Limits, every: usize) -> Recorder {
+pub(super) fn play_restored(
+    talk: &Talk,
+    pieces: &[Piece],
+    partial: bool,
+    limits: Limits,
+    every: usize,
+) -> Recorder {
     let mut recorder = Recorder::default();
     let mut session = Session::new(Origin { partial, ..origin() }, limits);
     for (index, piece) in pieces.iter().filter(|piece| !piece.lost).enumerate() {
@@ -70,7 +76,7 @@ fn play_restored(talk: &Talk, pieces: &[Piece], partial: bool, limits: Limits, e
 
 /// What client and server do next; all texts and values differ, so that a mix-up shows.
 #[derive(Clone, Copy, Debug)]
-enum Act {
+pub(super) enum Act {
     Query,
     Several,
     SeveralFail,
@@ -118,7 +124,7 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 /// A conversation of these steps, as a real server would hold it.
-fn talk(steps: &[Act]) -> Talk {
+pub(super) fn talk(steps: &[Act]) -> Talk {
     let mut talk = Talk::started();
     let mut prepared = None;
     for (index, act) in steps.iter().enumerate() {
@@ -362,20 +368,6 @@ proptest! {
         if !partial {
             prop_assert!(whole.gaps.is_empty() && whole.statements.iter().all(|row| row.complete));
         }
-    }
-
-    #[test]
-    fn limits_leave_the_same_rows_out_whatever_the_cut(
-        steps in prop::collection::vec(
-            prop::sample::select(vec![Act::Rows, Act::CopyIn, Act::CopyOut, Act::Limited, Act::Several]), 1..6),
-        sizes in prop::collection::vec(1_usize..60, 1..8),
-        rows in 0_u64..6,
-        bytes in 0_u64..120,
-    ) {
-        let talk = talk(&steps);
-        let limits = Limits { rows, bytes, ..Limits::default() };
-        let play = |sizes: &[usize]| play_restored(&talk, &cut(&talk, sizes), false, limits, usize::MAX);
-        prop_assert_eq!(play(&[usize::MAX]).log, play(&sizes).log);
     }
 
     #[test]
