@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 
 use capture_agent::telemetry::metrics;
 
 /// A file of the repository.
 fn read(path: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Of this run, not of the build: checkouts that share a target folder share the compiled tests.
+    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("..");
     fs::read_to_string(root.join(path)).unwrap()
 }
 

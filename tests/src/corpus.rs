@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 
+use crate::deps;
 use crate::server::Server;
 use crate::wait;
 use crate::wire::{Message, Wire, backend, frontend};
@@ -111,7 +112,7 @@ pub struct Played {
 
 /// The folder of the corpora.
 pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("policy")
+    deps::crate_dir().join("policy")
 }
 
 /// The cases of a file, or of all files of a folder.
