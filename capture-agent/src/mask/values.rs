@@ -93,17 +93,6 @@ pub(super) fn is_suspicious(bytes: &[u8]) -> bool {
         && (memchr::memchr(b'=', bytes).is_some() || memchr::memmem::find(bytes, b"://").is_some())
 }
 
-/// Appends a value to a DataRow's body.
-pub(super) fn put(value: Option<&[u8]>, body: &mut Vec<u8>) {
-    match value {
-        None => body.extend_from_slice(&(-1i32).to_be_bytes()),
-        Some(value) => {
-            body.extend_from_slice(&i32::try_from(value.len()).unwrap_or(i32::MAX).to_be_bytes());
-            body.extend_from_slice(value);
-        }
-    }
-}
-
 fn byte(digits: &[u8]) -> Option<u8> {
     u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
 }

@@ -146,6 +146,24 @@ impl Builders {
         self.send(Table::Results, self.results.day, bytes, rows, piece);
     }
 
+    /// Rows of a statement that began at `at` are about to be added, which stand at `lsn`.
+    #[inline]
+    fn begin_results(&mut self, lsn: Lsn, at: Micros) {
+        let day = Day::of(at);
+        if self.results.must_turn(day, self.results.rows.len()) {
+            self.flush_results();
+        }
+        self.results.begin(day, self.now, lsn);
+    }
+
+    /// They were added.
+    #[inline]
+    fn end_results(&mut self) {
+        if self.results.rows.bytes() >= BATCH_BYTES {
+            self.flush_results();
+        }
+    }
+
     fn flush_gaps(&mut self) {
         let bytes = self.gaps.rows.bytes();
         let rows = self.gaps.rows.finish(&self.node);
@@ -181,28 +199,16 @@ impl Builders {
 
 impl Rows for Builders {
     fn row(&mut self, lsn: Lsn, session: &SessionInfo, row: RowValues<'_>) {
-        let day = Day::of(row.started_at);
-        if self.results.must_turn(day, self.results.rows.len()) {
-            self.flush_results();
-        }
-        self.results.begin(day, self.now, lsn);
+        self.begin_results(lsn, row.started_at);
         self.results.rows.append(self.labels.of(session), session, &row);
-        if self.results.rows.bytes() >= BATCH_BYTES {
-            self.flush_results();
-        }
+        self.end_results();
     }
 
     fn rows(&mut self, lsn: Lsn, session: &SessionInfo, run: RowRun<'_>) {
-        let day = Day::of(run.started_at);
-        if self.results.must_turn(day, self.results.rows.len()) {
-            self.flush_results();
-        }
         // They are one record of the journal, and so go into one batch.
-        self.results.begin(day, self.now, lsn);
+        self.begin_results(lsn, run.started_at);
         self.results.rows.append_run(self.labels.of(session), session, &run);
-        if self.results.rows.bytes() >= BATCH_BYTES {
-            self.flush_results();
-        }
+        self.end_results();
     }
 
     fn statement(&mut self, lsn: Lsn, session: &SessionInfo, exchange: &Exchange) {

@@ -76,8 +76,8 @@ pub(super) fn begin(out: &mut Vec<u8>) -> usize {
     at
 }
 
-/// Appends a value to the message. False if it is longer than any can be.
-pub(super) fn put(value: Option<&[u8]>, out: &mut Vec<u8>) -> bool {
+/// Appends a value to a body. False, and nothing is appended, if it is longer than any can be.
+pub fn put(value: Option<&[u8]>, out: &mut Vec<u8>) -> bool {
     let Some(value) = value else {
         out.extend_from_slice(&(-1_i32).to_be_bytes());
         return true;

@@ -37,11 +37,7 @@ impl Encoder {
 
     /// A row. Its values follow, as [`tail_of`] yields them.
     pub(super) fn row(&mut self, out: &mut Vec<u8>, session: &SessionInfo, row: &RowValues<'_>) -> usize {
-        let session = self.session(out, session);
-        let columns = self.columns(out, Some(row.columns));
-        let start = begin(out, kind::ROW);
-        put(out, session);
-        put(out, columns);
+        let start = self.begin_rows(out, kind::ROW, session, row.columns);
         put(out, row.seq);
         put(out, row.row);
         put_time(out, row.started_at);
@@ -61,11 +57,7 @@ impl Encoder {
 
     /// Rows that follow each other. Their messages follow.
     pub(super) fn rows(&mut self, out: &mut Vec<u8>, session: &SessionInfo, run: &RowRun<'_>) -> usize {
-        let session = self.session(out, session);
-        let columns = self.columns(out, Some(run.columns));
-        let start = begin(out, kind::ROWS);
-        put(out, session);
-        put(out, columns);
+        let start = self.begin_rows(out, kind::ROWS, session, run.columns);
         put(out, run.seq);
         put(out, run.first);
         put_time(out, run.started_at);
@@ -75,6 +67,23 @@ impl Encoder {
             Some(true) => BINARY_FIELDS,
         });
         end(out, start, run.messages.len());
+        start
+    }
+
+    /// Begins a record of rows: whose they are, and of which columns.
+    #[inline]
+    fn begin_rows(
+        &mut self,
+        out: &mut Vec<u8>,
+        kind: u8,
+        session: &SessionInfo,
+        columns: &[Column],
+    ) -> usize {
+        let session = self.session(out, session);
+        let columns = self.columns(out, Some(columns));
+        let start = begin(out, kind);
+        put(out, session);
+        put(out, columns);
         start
     }
 

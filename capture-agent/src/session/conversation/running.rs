@@ -69,9 +69,14 @@ pub(super) enum CopySide {
 }
 
 impl Run {
+    /// Whether a row may still be recorded, if it is not too large.
+    fn wants(&self, limits: &Limits) -> bool {
+        !self.truncated && self.kept_rows < limits.rows
+    }
+
     /// Bytes of rows that may still be recorded.
     pub(super) fn room(&self, limits: &Limits) -> usize {
-        if self.truncated || self.kept_rows >= limits.rows {
+        if !self.wants(limits) {
             return 0;
         }
         usize::try_from(limits.bytes.saturating_sub(self.kept_bytes)).unwrap_or(usize::MAX)
@@ -79,15 +84,15 @@ impl Run {
 
     /// How many rows may still be recorded, and bytes of them; or counted, if no more are recorded.
     fn admits(&self, limits: &Limits) -> (u64, u64) {
-        if self.truncated || self.kept_rows >= limits.rows {
+        if !self.wants(limits) {
             return (u64::MAX, u64::MAX);
         }
         (limits.rows - self.kept_rows, limits.bytes.saturating_sub(self.kept_bytes))
     }
 
-    /// Counts `rows` that [`Run::admits`]. Whether they are to be recorded.
+    /// Counts `rows` of so many bytes, as many as [`Run::admits`]. Whether they are to be recorded.
     fn admit_all(&mut self, rows: u64, bytes: u64, limits: &Limits) -> bool {
-        let admitted = !self.truncated && self.kept_rows < limits.rows;
+        let admitted = self.wants(limits);
         if admitted {
             self.kept_rows += rows;
             self.kept_bytes = self.kept_bytes.saturating_add(bytes);
@@ -99,15 +104,8 @@ impl Run {
 
     /// Counts a row of `size` bytes. Whether it is to be recorded.
     pub(super) fn admit(&mut self, size: usize, limits: &Limits) -> bool {
-        let admitted = self.room(limits) >= size && self.kept_rows < limits.rows && !self.truncated;
-        if admitted {
-            self.kept_rows += 1;
-            self.kept_bytes = self.kept_bytes.saturating_add(size as u64);
-        } else {
-            self.truncated = true;
-        }
-        self.rows = self.rows.saturating_add(1);
-        admitted
+        self.truncated |= self.room(limits) < size;
+        self.admit_all(1, size as u64, limits)
     }
 }
 
