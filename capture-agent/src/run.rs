@@ -117,11 +117,12 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     let file = options.config_file;
     let (policies, reloads) = std::sync::mpsc::sync_channel(1);
     let tls = TlsProbes::new(&kernel, options.tls);
+    let passes = kernel.passes().context("cannot map the kernel side's table of rows that are passed over")?;
     let mut capture = Capture {
         kernel,
         ring,
         verdicts,
-        sessions: Sessions::new(rules, masker, vault),
+        sessions: Sessions::new(rules, masker, vault, passes),
         servers: Servers::new(options.servers, access, tls, pod_names(&config)?),
         recorder,
         backends,

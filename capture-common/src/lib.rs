@@ -6,6 +6,7 @@
 #![no_std]
 
 mod hold;
+mod pass;
 mod site;
 
 pub use hold::{
@@ -13,6 +14,9 @@ pub use hold::{
     HOLD_WAITING, Hold, ORDER_ARMED, ORDER_CLOSED, ORDER_GUARD_CLOSED, ORDER_GUARDS, ORDER_PREPARED,
     ORDER_REQUIRED, Orders, STALE_NS, WALK_ASTRAY, WALK_DOUBT, WALK_GUARDED, WALK_LOST, WALK_MESSAGES,
     WALK_MESSAGES_MOST, WALK_PREPARED, WALK_REACHED, Walk, beat,
+};
+pub use pass::{
+    MAX_PASSES, PASS_ASKED, PASS_ASTRAY, PASS_FREE, PASS_LEAST, PASS_MARGIN, PASS_ON, PASS_OVER, PASS_WINDOW, Pass, slot_of,
 };
 pub use site::{Operand, SITE_ADDRESS, Site};
 
@@ -157,7 +161,7 @@ pub struct Meta {
 
 /// Version of everything in this file that an agent reads from a kernel side that another build loaded: the
 /// events' layout and the maps' values. To be raised with every change to them.
-pub const ABI: u32 = 6;
+pub const ABI: u32 = 7;
 
 /// A session opened: payload [`OpenInfo`].
 pub const KIND_OPEN: u16 = 1;
@@ -264,8 +268,10 @@ pub mod counter {
     pub const GUARDED: u32 = 6;
     /// Backends that should have been stopped and could not be.
     pub const UNHELD: u32 = 7;
+    /// Stream bytes of rows that were passed over: see [`Pass`](crate::Pass).
+    pub const PASSED_BYTES: u32 = 8;
     /// How many counters there are.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 9;
 }
 
 #[cfg(feature = "user")]

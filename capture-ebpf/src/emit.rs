@@ -6,14 +6,19 @@ use capture_common::{
     LOSS_NONE, ORDER_GUARDS, OpenInfo, STATE_CLOSED, SessionKey, Tracked, counter,
 };
 
-use crate::hold;
 use crate::maps::{COUNTERS, DEFAULTS, RING};
 use crate::piece::{PIECE, Small, capture_piece, capture_pieces};
+use crate::{hold, pass};
 
 /// `len` bytes at the user address `buf`, at position `start` of a stream of the session's: that of `direction`, or,
 /// as `flags` say, the socket's. Whoever calls has counted them already, whatever becomes of the event.
 #[inline(always)]
 pub fn data(backend: &mut Tracked, direction: u16, start: u64, mut flags: u32, buf: u64, len: u64) {
+    let passed = pass::over(backend, direction, start, flags, buf, len);
+    if passed >= len {
+        return;
+    }
+    let (start, buf, len) = (start.wrapping_add(passed), buf.wrapping_add(passed), len - passed);
     // SAFETY: the helper has no precondition.
     let at = unsafe { bpf_ktime_get_ns() };
     // Before the event: user space may answer it at once.

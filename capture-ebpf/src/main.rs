@@ -15,6 +15,7 @@ mod hold;
 mod kernel;
 mod lifecycle;
 mod maps;
+mod pass;
 mod piece;
 mod process;
 mod sockets;

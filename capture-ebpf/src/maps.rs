@@ -3,7 +3,7 @@
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use capture_common::{Hold, MAX_SITES, MAX_TRACKED, Meta, Orders, Tracked, beat, counter};
+use capture_common::{Hold, MAX_PASSES, MAX_SITES, MAX_TRACKED, Meta, Orders, Pass, Tracked, beat, counter};
 
 /// Events on their way to user space. The loader sets the size (`ring_size`); this one is the smallest.
 #[map]
@@ -30,6 +30,10 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::C
 /// Index 0: see [`capture_common::reader`]. User space has it in its memory.
 #[map]
 pub static READER: Array<u32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// By [`capture_common::slot_of`]: see [`Pass`]. User space has it in its memory.
+#[map]
+pub static PASSES: Array<Pass> = Array::with_max_entries(MAX_PASSES, BPF_F_MMAPABLE);
 
 /// Index 0: what a later agent must know of this kernel side. Written by user space.
 #[map]

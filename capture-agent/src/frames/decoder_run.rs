@@ -1,4 +1,4 @@
-//! Messages of one type that follow each other, taken off together.
+//! Messages of one type that follow each other, taken off together or passed over.
 
 use super::{Decoder, Mode};
 
@@ -33,5 +33,19 @@ impl Decoder {
             self.offset = self.offset.saturating_add(run.len() as u64);
         }
         (run, taken)
+    }
+
+    /// The type of the message that is being gathered, once its header is complete.
+    pub fn gathers(&self) -> Option<u8> {
+        self.partial.filter(|_| !self.spent).map(|partial| partial.tag)
+    }
+
+    /// Passes over `length` bytes that are known to end where a message does, or with the stream. How many bytes of the
+    /// message that was being gathered had come, if any had.
+    pub fn pass(&mut self, length: u64) -> Option<u64> {
+        let begun = (!self.at_boundary() && !self.spent).then(|| self.offset - self.frame_start());
+        self.drop_partial();
+        self.offset = self.offset.saturating_add(length);
+        begun
     }
 }

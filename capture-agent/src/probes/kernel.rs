@@ -1,5 +1,6 @@
 //! Loads the eBPF object, attaches the cheapest hooks that this kernel takes, and speaks to its maps.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::{Btf, Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use capture_common::{ABI, Meta, Orders, ROLE_POSTMASTER, SessionKey, Tracked, beat, counter};
+use capture_common::{ABI, Meta, Orders, ROLE_POSTMASTER, SessionKey, Tracked, beat};
 use tracing::{info, warn};
 
 use super::access::Access;
@@ -17,6 +18,7 @@ use super::backends::OpenBackend;
 use super::btf::{BtfError, KernelTypes};
 use super::error::LoadError;
 use super::hooks::{LIFECYCLE, Plan, SocketHooks};
+use super::passes::Passes;
 use super::pins::Pins;
 use super::processes::monotonic_now;
 use super::ring::Ring;
@@ -37,7 +39,8 @@ pub struct Kernel {
     orders: HashMap<MapData, u32, Orders>,
     defaults: Array<MapData, Orders>,
     beats: Array<MapData, u64>,
-    counters: PerCpuArray<MapData, u64>,
+    passes: MapData,
+    pub(super) counters: PerCpuArray<MapData, u64>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     /// When it was loaded, in nanoseconds of `CLOCK_MONOTONIC`: no two kernel sides of a host share it.
     pub epoch: u64,
@@ -45,27 +48,6 @@ pub struct Kernel {
     pub adopted: bool,
     /// What was attached.
     pub plan: Plan,
-}
-
-/// What the kernel side has counted since it was loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Events submitted to the ring.
-    pub events: u64,
-    /// Stream bytes submitted to the ring.
-    pub bytes: u64,
-    /// Events that were not.
-    pub lost_events: u64,
-    /// Stream bytes not delivered.
-    pub lost_bytes: u64,
-    /// Backends that could not be followed because the table of processes was full.
-    pub untracked: u64,
-    /// Backends that were stopped because the ring had no room for what must not be lost.
-    pub held: u64,
-    /// Backends that were stopped for a verdict.
-    pub guarded: u64,
-    /// Backends that should have been stopped and could not be.
-    pub unheld: u64,
 }
 
 impl Kernel {
@@ -116,6 +98,7 @@ impl Kernel {
             orders: pinned_map(pins, "ORDERS", Map::HashMap)?,
             defaults: pinned_map(pins, "DEFAULTS", Map::Array)?,
             beats: pinned_map(pins, "BEATS", Map::Array)?,
+            passes: MapData::from_pin(pins.map("PASSES"))?,
             counters: pinned_map(pins, "COUNTERS", Map::PerCpuArray)?,
             logger: pinned_program(pins).and_then(|id| EbpfLogger::init_from_id(id).ok()),
             pins: Some(pins.clone()),
@@ -156,6 +139,9 @@ impl Kernel {
                 return Self::attach(ring_bytes, only, None);
             }
         }
+        let Map::Array(passes) = take(&mut ebpf, "PASSES")? else {
+            return Err(LoadError::Mismatch("`PASSES` is no array".into()));
+        };
         let kernel = Self {
             links,
             uprobes: Uprobes::load(&mut ebpf, pins.as_ref()),
@@ -165,6 +151,7 @@ impl Kernel {
             orders: HashMap::try_from(take(&mut ebpf, "ORDERS")?)?,
             defaults: Array::try_from(take(&mut ebpf, "DEFAULTS")?)?,
             beats: Array::try_from(take(&mut ebpf, "BEATS")?)?,
+            passes,
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?,
             logger: Some(logger),
             epoch: meta.epoch,
@@ -221,6 +208,11 @@ impl Kernel {
             let _ = self.orders.remove(&tgid);
         }
         Ok(())
+    }
+
+    /// The way to have rows passed over that nobody wants.
+    pub fn passes(&self) -> io::Result<Passes> {
+        Passes::new(&self.passes)
     }
 
     /// Shows the kernel side that this agent is alive.
@@ -284,24 +276,6 @@ impl Kernel {
         let _ = self.tracked.remove(&tgid);
     }
 
-    /// What the kernel side has counted.
-    pub fn counters(&self) -> Result<Counters, MapError> {
-        Ok(Counters {
-            events: self.sum(counter::EVENTS)?,
-            bytes: self.sum(counter::BYTES)?,
-            lost_events: self.sum(counter::LOST_EVENTS)?,
-            lost_bytes: self.sum(counter::LOST_BYTES)?,
-            untracked: self.sum(counter::UNTRACKED)?,
-            held: self.sum(counter::HELD)?,
-            guarded: self.sum(counter::GUARDED)?,
-            unheld: self.sum(counter::UNHELD)?,
-        })
-    }
-
-    fn sum(&self, index: u32) -> Result<u64, MapError> {
-        Ok(self.counters.get(&index, 0)?.iter().sum())
-    }
-
     /// Passes on what the kernel side has to say: rare, and never per event.
     pub fn flush_log(&mut self) {
         if let Some(logger) = &mut self.logger {
@@ -353,11 +327,6 @@ impl Kernel {
         {
             warn!(%error, folder = %pins.folder().display(), "cannot remove the pins");
         }
-    }
-
-    /// How many backends the kernel side has stopped because the ring had no room for what must not be lost.
-    pub fn held(&self) -> u64 {
-        self.sum(counter::HELD).unwrap_or_default()
     }
 
     /// Where everything is pinned, if it is.
@@ -477,8 +446,9 @@ const WAKE_FRACTION: u32 = 8;
 /// A busy backend is looked at so often.
 const SAMPLES: u32 = 20;
 /// The maps that an agent uses, and so the next one needs.
-const PINNED: [&str; 10] =
-    ["RING", "TRACKED", "SITE_SETS", "HOLDS", "ORDERS", "DEFAULTS", "BEATS", "COUNTERS", "READER", "META"];
+const PINNED: [&str; 11] = [
+    "RING", "TRACKED", "SITE_SETS", "HOLDS", "ORDERS", "DEFAULTS", "BEATS", "COUNTERS", "PASSES", "READER", "META",
+];
 /// `include/uapi/linux/bpf.h`
 const BPF_ANY: u64 = 0;
 const BPF_NOEXIST: u64 = 1;

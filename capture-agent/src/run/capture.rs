@@ -120,8 +120,10 @@ impl Capture {
                 _ => TICK,
             };
             self.ring.wait(limit)?;
-            if self.drain(rounds.clock) > 0 {
+            let events = self.drain(rounds.clock);
+            if events > 0 {
                 rounds.heard = monotonic_now();
+                self.sessions.pass_over(events < BATCH);
             }
             self.reload();
             give_orders(&mut self.kernel, &mut self.sessions);
@@ -378,6 +380,7 @@ impl Capture {
         metrics::HELD.set(counters.held);
         metrics::GUARDED.set(counters.guarded);
         metrics::UNHELD.set(counters.unheld);
+        metrics::PASSED_BYTES.set(counters.passed_bytes);
         metrics::SERVERS.set(self.servers.len() as u64);
         metrics::SESSIONS.set(self.sessions.len() as u64);
         metrics::MASKED_VALUES.set(self.sessions.masked());

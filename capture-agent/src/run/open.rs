@@ -79,7 +79,8 @@ impl Open {
         self.ruled = true;
         self.skip = ruling.skip;
         self.skipped_by = ruling.skip.then_some(ruling.name);
-        self.session.limit_rows(ruling.results.rows, ruling.results.bytes);
+        let (rows, bytes) = if self.skip { (0, 0) } else { (ruling.results.rows, ruling.results.bytes) };
+        self.session.limit_rows(rows, bytes);
         let Orders { flags, wait_ms, .. } = ruling.orders;
         let guards = self.guarded.orders.flags & GUARDING;
         self.order(Orders { flags: flags | guards, wait_ms, ..self.guarded.orders }, orders);

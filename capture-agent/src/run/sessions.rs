@@ -1,6 +1,7 @@
 //! The open sessions, and what the kernel's keys, clocks and reasons mean to the rooms below.
 
 mod guarding;
+mod passing;
 mod saving;
 
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ use super::rules::Rules;
 use super::vault::Vault;
 use crate::enforce::Prepared;
 use crate::mask::{Key, Masked, Masker};
-use crate::probes::{self, Event, Form};
+use crate::probes::{self, Event, Form, Passes};
 use crate::record::Recorder;
 use crate::session::{
     Close, Data, Direction, Exchange, Gap, Limits, Micros, Origin, RowRun, RowValues, ServerOrigin, Session,
@@ -61,10 +62,11 @@ pub(super) struct Sessions {
     sealed: Vec<u8>,
     masker: Masker,
     vault: Vault,
+    passing: passing::Passing,
 }
 
 impl Sessions {
-    pub(super) fn new(rules: Rules, masker: Masker, vault: Vault) -> Self {
+    pub(super) fn new(rules: Rules, masker: Masker, vault: Vault, passes: Passes) -> Self {
         let limits = Limits::default();
         Self {
             open: HashMap::default(),
@@ -79,6 +81,7 @@ impl Sessions {
             sealed: Vec::new(),
             masker,
             vault,
+            passing: passing::Passing::new(passes),
         }
     }
 
@@ -155,6 +158,10 @@ impl Sessions {
         }
         let (plaintext, at) = (matches!(form, Form::Plaintext { .. }), clock.unix(at));
         let data = Data { direction, offset, bytes, loss, end_of_call, plaintext, at };
+        if from_server {
+            self.passing.before(open, offset, at, &mut self.masker, recorder);
+            self.passing.note(key.tgid, bytes);
+        }
         if open.skip {
             open.session.data(data, &mut Skipped(recorder));
         } else {
@@ -216,6 +223,7 @@ impl Sessions {
         if let Some(mut open) = self.open.remove(&key.tgid) {
             self.ended.extend(open.saved.then_some(key));
             open.tell_skip(recorder);
+            self.passing.before(&mut open, info.end[usize::from(BACKEND)], at, &mut self.masker, recorder);
             let CloseInfo { end: ends, socket, exit_code: exit_status, .. } = *info;
             let losses = info.loss.map(Loss::from_code);
             count_unnamed(&open.session);
@@ -257,6 +265,7 @@ impl Sessions {
                 && open.key == entry.session
             {
                 open.session.socket_at(entry.socket);
+                self.passing.before(open, entry.told[usize::from(BACKEND)], at, &mut self.masker, recorder);
                 let mut sink = Masked::new(&mut self.masker, &mut open.masks, recorder);
                 advance(&mut open.session, entry.told, entry.loss, at, &mut sink);
                 open.touch(&mut self.changed);

@@ -18,6 +18,7 @@ mod judged;
 mod lane;
 pub mod lexer;
 mod limits;
+mod passed;
 mod rows;
 mod saved;
 pub mod split;
@@ -34,6 +35,7 @@ pub use exchange::{
 };
 pub use judged::{Judged, Verdict};
 pub use limits::Limits;
+pub use passed::{Passed, Unwanted};
 pub use rows::{RowRun, RowValues, Values};
 pub use saved::RestoreError;
 

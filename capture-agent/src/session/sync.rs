@@ -46,6 +46,14 @@ impl Sync {
     pub(super) fn new(idle: bool) -> Self {
         Self { idle, ..Self::default() }
     }
+
+    /// The server has sent rows that were not delivered.
+    pub(super) fn passed(&mut self) {
+        self.idle = false;
+        self.maybe_idle = false;
+        self.is_candidate = false;
+        self.tail.clear();
+    }
 }
 
 impl Session {

@@ -61,7 +61,7 @@ pub struct Accepted<'a> {
 pub struct Ledger {
     /// Position of the next byte that is not yet accounted for.
     next: u64,
-    /// Bytes delivered.
+    /// Bytes delivered, or passed over because nobody wants them.
     captured: u64,
     /// Bytes declared as holes.
     lost: u64,
@@ -88,6 +88,15 @@ impl Ledger {
         self.next += bytes.len() as u64;
         self.captured += bytes.len() as u64;
         Accepted { hole, offset, bytes }
+    }
+
+    /// Accounts for everything up to `end`, which was seen where it passed, and not delivered because nobody wants it. How many
+    /// bytes of it are new.
+    pub fn pass(&mut self, end: u64) -> u64 {
+        let length = end.saturating_sub(self.next);
+        self.next += length;
+        self.captured += length;
+        length
     }
 
     /// Accounts for the stream being at `end`, though no event says what came before.

@@ -85,6 +85,11 @@ pub static LOST_BYTES: Metric = Metric::counter(
     "capture_kernel_lost_bytes_total",
     "Stream bytes dropped in the kernel; declared in gaps",
 );
+/// Bytes of rows that nobody wanted.
+pub static PASSED_BYTES: Metric = Metric::counter(
+    "capture_kernel_passed_bytes_total",
+    "Stream bytes of rows that no rule wants, counted in the kernel and not handed out",
+);
 /// Backends that were not followed because the table of processes was full.
 pub static UNTRACKED: Metric = Metric::counter(
     "capture_untracked_sessions_total",
@@ -263,6 +268,7 @@ pub static ALL: &[&Metric] = &[
     &BYTES,
     &LOST_EVENTS,
     &LOST_BYTES,
+    &PASSED_BYTES,
     &UNTRACKED,
     &HELD,
     &GUARDED,

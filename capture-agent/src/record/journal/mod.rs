@@ -99,6 +99,8 @@ impl Journal {
         shelf.hold(Arc::clone(&lock));
         shelf.not_before(found.newest);
         for segment in &found.segments {
+            // Worth no more than the space.
+            let _ = segment::give_back(&segment.path);
             shelf.inherit(Closed { path: segment.path.clone(), end: segment.end });
         }
         let journal = Self {

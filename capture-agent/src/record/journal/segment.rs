@@ -191,6 +191,13 @@ impl Segment {
     }
 }
 
+/// Gives back the space that an earlier agent reserved in its segment and did not use: one that is ended again and again
+/// would fill the disk.
+pub(super) fn give_back(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(file.metadata()?.len())
+}
+
 /// Says in a segment's header that more was recorded than the journal could take. The place was written before, so
 /// that a full disk takes it.
 pub(super) fn set_interrupted(file: &File) -> io::Result<()> {
@@ -248,6 +255,18 @@ mod tests {
         assert_eq!(read(), header());
         set_interrupted(&segment.file).unwrap();
         assert_eq!(read(), Header { interrupted: true, ..header() });
+    }
+
+    #[test]
+    fn what_was_reserved_and_not_used_is_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let segment = Segment::create(folder.path(), header(), SIZE).unwrap();
+        let file = || segment.file.metadata().unwrap();
+        let (length, reserved) = (file().len(), file().blocks() * 512);
+        give_back(&segment.path).unwrap();
+        assert_eq!(file().len(), length);
+        // Not every file system reserves.
+        assert!(reserved < SIZE || file().blocks() * 512 < SIZE, "{} blocks", file().blocks());
     }
 
     #[test]

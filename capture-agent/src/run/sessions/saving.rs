@@ -15,6 +15,7 @@ use crate::session::{Limits, Session, Sink as _};
 impl Sessions {
     /// Hands the state of every session that has changed to the recorder.
     pub(in crate::run) fn save(&mut self, recorder: &mut Recorder) {
+        self.passing.saved();
         for key in self.ended.drain(..) {
             for part in [Part::Rest, Part::Prepared, Part::Skipped] {
                 recorder.forget_state(state_key(key, part));

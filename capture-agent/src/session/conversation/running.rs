@@ -224,6 +224,35 @@ impl Conversation {
         Some(Expected { tag: b'd', rows: u64::MAX, bytes })
     }
 
+    /// The type of the messages of the server's that are counted at most from now on, until another comes: rows of a result, or
+    /// data of a COPY. None if some may be recorded.
+    pub(in crate::session) fn unwanted(&self) -> Option<u8> {
+        let run = &self.run;
+        if !run.active || self.confused || self.phase != Phase::Ready || self.unsettled.is_some() {
+            return None;
+        }
+        match &run.copy {
+            None => (!run.wants(&self.limits)).then_some(b'D'),
+            Some(copy) => (copy.side == CopySide::Server && copy.rows.is_none()).then_some(b'd'),
+        }
+    }
+
+    /// So many of them have passed, of so many bytes.
+    pub(in crate::session) fn passed(&mut self, messages: u64, bytes: u64, at: Micros) {
+        let run = &mut self.run;
+        if !run.active || messages == 0 {
+            return;
+        }
+        self.exchange.bytes_out = self.exchange.bytes_out.saturating_add(bytes);
+        if run.copy.is_none() {
+            if run.rows == 0 {
+                self.exchange.first_row_us = Some(at.0.saturating_sub(self.exchange.started_at.0));
+            }
+            run.truncated = true;
+            run.rows = run.rows.saturating_add(messages);
+        }
+    }
+
     /// Messages of the server's that are as [`Conversation::expects_rows`] says.
     pub(in crate::session) fn rows(
         &mut self,

@@ -9,6 +9,7 @@ mod function;
 mod gaps;
 mod limits;
 mod names;
+mod passed;
 mod pieces;
 mod pipeline;
 mod replication;

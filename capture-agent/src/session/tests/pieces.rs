@@ -18,6 +18,13 @@ pub(super) struct Piece {
     lost: bool,
 }
 
+impl Piece {
+    pub(super) fn data(&self) -> Data<'_> {
+        let Self { direction, offset, ref bytes, end_of_call, at, .. } = *self;
+        Data { direction, offset, bytes, loss: Some(Loss::RingFull), end_of_call, plaintext: false, at }
+    }
+}
+
 /// Cuts the calls of `talk` into events, of `sizes` bytes in turn.
 pub(super) fn cut(talk: &Talk, sizes: &[usize]) -> Vec<Piece> {
     let mut sizes = sizes.iter().copied().cycle();
@@ -59,10 +66,7 @@ pub(super) fn play_restored(
     let mut recorder = Recorder::default();
     let mut session = Session::new(Origin { partial, ..origin() }, limits);
     for (index, piece) in pieces.iter().filter(|piece| !piece.lost).enumerate() {
-        let Piece { direction, offset, ref bytes, end_of_call, at, .. } = *piece;
-        let loss = Some(Loss::RingFull);
-        session
-            .data(Data { direction, offset, bytes, loss, end_of_call, plaintext: false, at }, &mut recorder);
+        session.data(piece.data(), &mut recorder);
         if (index + 1) % every == 0 {
             let (mut state, mut prepared) = (Vec::new(), Vec::new());
             session.save(&mut state);
