@@ -10,7 +10,7 @@ use tests::{Agent, AgentOptions, Record, Server, ServerOptions, capture_with, de
 
 tests::on_every_server!(long_results_and_copies_are_counted_to_the_byte);
 
-const NOTHING: &str = "[[record]]\nresults = 'none'";
+const NOTHING: &str = "[[record]]\nresults = 'none'\nrequired = true\ntimeout = '60s'";
 /// Rows of a hundred bytes, a few large ones, and one that is longer than many calls.
 const RESULTS: [(&str, u64); 6] = [
     ("select i, repeat('x', 100) from generate_series(1, 300000) i", 300_000),

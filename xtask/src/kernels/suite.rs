@@ -16,7 +16,7 @@ pub(super) struct Topic {
 }
 
 /// A server of PostgreSQL 15 is what Debian's package brings, whatever else setup has installed.
-pub(super) const TOPICS: [Topic; 10] = [
+pub(super) const TOPICS: [Topic; 11] = [
     Topic {
         name: "clear sessions",
         each: true,
@@ -36,6 +36,12 @@ pub(super) const TOPICS: [Topic; 10] = [
             ("discovery", &["many_short_sessions_are_all_found"]),
             ("ledger", &["postgres_15::one_call_of_many_megabytes_is_accounted_for"]),
         ],
+    },
+    Topic {
+        name: "unwanted rows",
+        each: false,
+        needs: None,
+        tests: &[("passed", &["what_is_no_row_ends_it"])],
     },
     Topic {
         name: "stop by signal",
