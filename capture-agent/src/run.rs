@@ -63,7 +63,6 @@ use crate::upload::Upload;
 /// If the hooks do not load, or the data directory cannot be used at the start, or not all could be written
 /// at the end.
 pub fn run(options: RunOptions) -> anyhow::Result<ExitCode> {
-    memory::keep_batches();
     rights::give_up(&options.config)?;
     cores::forbid();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
