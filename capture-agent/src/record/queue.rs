@@ -207,9 +207,9 @@ impl Queue {
         self.lock().failing
     }
 
-    /// Whether so much waits that the writer should hurry: a third of the room; once it is `hurrying`, an eighth.
+    /// Whether so much waits that the writer should hurry: an eighth of the room; once it is `hurrying`, half of that.
     pub(super) fn is_behind(&self, hurrying: bool) -> bool {
-        self.lock().held > self.capacity / if hurrying { 8 } else { 3 }
+        self.lock().held > self.capacity / if hurrying { 16 } else { 8 }
     }
 
     /// Whether the writer has no time for anything else: half of the room is taken, storage fails, or it is to end.

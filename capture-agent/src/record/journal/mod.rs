@@ -54,7 +54,7 @@ use crate::telemetry::{health, metrics};
 use encode::Encoder;
 use lock::{Lock, LockError};
 use recovery::Unusable;
-use segment::{Header, Segment};
+use segment::{Header, Segment, Spare};
 use shelf::Closed;
 use states::States;
 
@@ -95,6 +95,7 @@ impl Journal {
             Unusable::Newer(path, version) => RecordError::JournalVersion { path, version },
             Unusable::Io(path, error) => unwritable(&path, error),
         })?;
+        Spare::remove_left(&folder);
         let shelf = Arc::new(Shelf::default());
         shelf.hold(Arc::clone(&lock));
         shelf.not_before(found.newest);
@@ -245,7 +246,12 @@ impl Journal {
         self.shelf.set_committed(self.position);
         let due = match &self.segment {
             None => self.now >= self.retry,
-            Some(segment) => segment.bytes() >= self.segment_bytes,
+            Some(segment) => {
+                if segment.bytes() >= self.segment_bytes / SPARE_FROM {
+                    self.shelf.want_spare(&self.folder, self.segment_bytes);
+                }
+                segment.bytes() >= self.segment_bytes
+            }
         };
         if due && let Err(error) = self.turn() {
             self.fail(&error);
@@ -275,6 +281,7 @@ impl Journal {
     /// Ends the journal when all rows are settled. `keep` leaves the states and the reader's position to the next
     /// agent, otherwise nothing is left.
     pub(super) fn close(mut self, keep: bool) {
+        self.shelf.end_spares();
         if keep {
             if let Err(error) = self.turn() {
                 return self.fail(&error);
@@ -359,7 +366,8 @@ impl Journal {
         }
         let header =
             Header { journal: self.id, first: self.position, created: self.shelf.now(), interrupted: false };
-        let mut segment = Segment::create(&self.folder, header, self.segment_bytes)?;
+        let spare = self.shelf.take_spare();
+        let mut segment = Segment::create(&self.folder, header, self.segment_bytes, spare)?;
         if let Err(error) = self.states.checkpoint(&mut segment, self.reader) {
             let _ = fs::remove_file(&segment.path);
             return Err(error);
@@ -465,6 +473,8 @@ pub fn frame_of(payload: &[u8]) -> Vec<u8> {
     buffer
 }
 
+/// A segment that is filled to this fraction will soon have a next.
+const SPARE_FROM: u64 = 4;
 /// Bytes of a segment, before the next begins.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 

@@ -104,6 +104,48 @@ fn checksum(header: &[u8; HEADER]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..72])
 }
 
+/// A file for the next segment, with space reserved. Whoever makes it may have to wait for the disk.
+#[derive(Debug)]
+pub(super) struct Spare {
+    file: File,
+    path: PathBuf,
+}
+
+impl Spare {
+    /// Makes one in `folder` with space for `size` bytes. There is one at a time. Leaves nothing behind on an error.
+    pub(super) fn create(folder: &Path, size: u64) -> io::Result<Self> {
+        let path = folder.join(SPARE);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let spare = Self { file, path };
+        match reserve(&spare.file, size) {
+            Ok(()) => Ok(spare),
+            Err(error) => {
+                spare.remove();
+                Err(error)
+            }
+        }
+    }
+
+    /// Nobody needs it.
+    pub(super) fn remove(self) {
+        // If it cannot be removed now, the next agent does.
+        let _ = fs::remove_file(&self.path);
+    }
+
+    /// Removes one that an earlier agent left.
+    pub(super) fn remove_left(folder: &Path) {
+        let _ = fs::remove_file(folder.join(SPARE));
+    }
+}
+
+fn reserve(file: &File, size: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, size) {
+        // Not every file system can reserve; then a full disk is found out later.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A segment that grows.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -116,25 +158,31 @@ pub(super) struct Segment {
 
 impl Segment {
     /// Begins a segment in `folder`, with space for `size` bytes, so that what is recorded next cannot fail for lack
-    /// of it. Leaves nothing behind on an error.
-    pub(super) fn create(folder: &Path, header: Header, size: u64) -> io::Result<Self> {
+    /// of it: in `spare`, if there is one. Leaves nothing behind on an error.
+    pub(super) fn create(
+        folder: &Path,
+        header: Header,
+        size: u64,
+        spare: Option<Spare>,
+    ) -> io::Result<Self> {
         let path = folder.join(name(header.first));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        // The folder may have been removed since.
+        let spare = spare.filter(|spare| fs::rename(&spare.path, &path).is_ok());
+        let (file, reserved) = match spare {
+            Some(spare) => (spare.file, true),
+            None => {
+                let mut options = OpenOptions::new();
+                (options.read(true).write(true).create_new(true).mode(0o600).open(&path)?, false)
+            }
+        };
         let mut segment = Self { file: Arc::new(file), path, header, bytes: 0 };
-        let begun = segment.reserve(size).and_then(|()| segment.write(&header.bytes(), &[]));
+        let begun = if reserved { Ok(()) } else { reserve(&segment.file, size) };
+        let begun = begun.and_then(|()| segment.write(&header.bytes(), &[]));
         if let Err(error) = begun {
             let _ = fs::remove_file(&segment.path);
             return Err(error);
         }
         Ok(segment)
-    }
-
-    fn reserve(&self, size: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, size) {
-            // Not every file system can reserve; then a full disk is found out later.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// Appends `head` and `tail`, in one call if the system takes all at once.
@@ -231,6 +279,7 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<(Lsn, PathBuf)>> {
 const MAGIC: &[u8; 8] = b"CAPTJRNL";
 
 const SUFFIX: &str = ".seg";
+const SPARE: &str = "spare";
 
 /// Bytes that are copied at a time.
 const COPIED_AT_ONCE: usize = 64 << 10;
@@ -248,7 +297,7 @@ mod tests {
     #[test]
     fn a_header_comes_back_also_when_it_is_marked() {
         let folder = tempfile::tempdir().unwrap();
-        let segment = Segment::create(folder.path(), header(), SIZE).unwrap();
+        let segment = Segment::create(folder.path(), header(), SIZE, None).unwrap();
         assert_eq!(segment.path.file_name().unwrap(), "00000000000000001000.seg");
         assert_eq!(segment.file.metadata().unwrap().mode() & 0o777, 0o600);
         let read = || Header::read(File::open(&segment.path).unwrap()).unwrap();
@@ -258,9 +307,24 @@ mod tests {
     }
 
     #[test]
+    fn a_spare_becomes_a_segment_and_without_its_folder_another_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let spare = Spare::create(folder.path(), SIZE).unwrap();
+        assert!(list(folder.path()).unwrap().is_empty());
+        let segment = Segment::create(folder.path(), header(), SIZE, Some(spare)).unwrap();
+        assert_eq!(Header::read(File::open(&segment.path).unwrap()).unwrap(), header());
+        assert_eq!(list(folder.path()).unwrap().len(), 1);
+        let spare = Spare::create(folder.path(), SIZE).unwrap();
+        Spare::remove_left(folder.path());
+        let other = Header { first: Lsn(2_000), ..header() };
+        Segment::create(folder.path(), other, SIZE, Some(spare)).unwrap();
+        assert_eq!(list(folder.path()).unwrap().len(), 2);
+    }
+
+    #[test]
     fn what_was_reserved_and_not_used_is_given_back() {
         let folder = tempfile::tempdir().unwrap();
-        let segment = Segment::create(folder.path(), header(), SIZE).unwrap();
+        let segment = Segment::create(folder.path(), header(), SIZE, None).unwrap();
         let file = || segment.file.metadata().unwrap();
         let (length, reserved) = (file().len(), file().blocks() * 512);
         give_back(&segment.path).unwrap();
@@ -300,7 +364,7 @@ mod tests {
     fn segments_are_listed_in_their_order_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         for first in [30, 4, 100] {
-            Segment::create(folder.path(), Header { first: Lsn(first), ..header() }, SIZE).unwrap();
+            Segment::create(folder.path(), Header { first: Lsn(first), ..header() }, SIZE, None).unwrap();
         }
         fs::write(folder.path().join("lock"), "").unwrap();
         fs::write(folder.path().join("5.seg"), "").unwrap();

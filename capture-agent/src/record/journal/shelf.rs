@@ -1,17 +1,19 @@
 //! What the threads know of the journal: the capture thread writes it, the writer thread asks how far it is, and a third
-//! ([`super::syncing`]) brings it to the disk and removes the segments that nobody needs any more.
+//! ([`super::syncing`]) brings it to the disk, makes room for the next segment and removes those that nobody needs any more.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 
 use ulid::Ulid;
 
 use super::super::lsn::Lsn;
 use super::lock::Lock;
+use super::segment::Spare;
 use crate::telemetry::metrics;
 
 /// The segments, and how far the journal, the record and the disk are.
@@ -24,6 +26,8 @@ pub(in crate::record) struct Shelf {
     settled: AtomicU64,
     /// The latest time that a segment or a file was given.
     clock: AtomicU64,
+    /// The thread that waits for the disk.
+    worker: OnceLock<Thread>,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +41,22 @@ struct State {
     /// The folder, if a segment was made in it since then.
     folder: Option<PathBuf>,
     synced: u64,
+    spare: Spares,
+}
+
+/// What becomes of the file for the next segment.
+#[derive(Debug, Default)]
+enum Spares {
+    /// Nobody wants one yet.
+    #[default]
+    None,
+    /// One is to be made in this folder, of this size.
+    Wanted(PathBuf, u64),
+    /// The thread is at it.
+    Coming,
+    Ready(Spare),
+    /// None is made any more.
+    Over,
 }
 
 /// A segment that does not grow any more.
@@ -149,6 +169,63 @@ impl Shelf {
             // If it cannot be removed now, the next agent does.
             let _ = fs::remove_file(&closed.path);
             metrics::JOURNAL_SEGMENTS.set(self.state().closed.len() as u64 + 1);
+        }
+    }
+
+    /// The thread to be woken when a file for the next segment is wanted.
+    pub(super) fn set_worker(&self, thread: Thread) {
+        // There is one such thread.
+        let _ = self.worker.set(thread);
+    }
+
+    /// A segment of `size` bytes will soon be needed in `folder`.
+    pub(super) fn want_spare(&self, folder: &Path, size: u64) {
+        let mut state = self.state();
+        let Some(worker) = self.worker.get() else { return };
+        if matches!(state.spare, Spares::None) {
+            state.spare = Spares::Wanted(folder.to_owned(), size);
+            worker.unpark();
+        }
+    }
+
+    /// Makes the file that is wanted, if one is.
+    pub(super) fn make_spare(&self) {
+        let wanted = {
+            let mut state = self.state();
+            if !matches!(state.spare, Spares::Wanted(..)) {
+                return;
+            }
+            std::mem::replace(&mut state.spare, Spares::Coming)
+        };
+        let Spares::Wanted(folder, size) = wanted else { return };
+        let made = Spare::create(&folder, size);
+        let mut state = self.state();
+        match (made, &state.spare) {
+            (Ok(spare), Spares::Coming) => state.spare = Spares::Ready(spare),
+            (Ok(spare), _) => spare.remove(),
+            // Whoever begins the segment will find out why.
+            (Err(_), Spares::Coming) => state.spare = Spares::None,
+            (Err(_), _) => {}
+        }
+    }
+
+    /// The file for the next segment, if one is there.
+    pub(super) fn take_spare(&self) -> Option<Spare> {
+        let mut state = self.state();
+        match std::mem::take(&mut state.spare) {
+            Spares::Ready(spare) => Some(spare),
+            Spares::Wanted(..) => None,
+            other => {
+                state.spare = other;
+                None
+            }
+        }
+    }
+
+    /// No segment follows.
+    pub(super) fn end_spares(&self) {
+        if let Spares::Ready(spare) = std::mem::replace(&mut self.state().spare, Spares::Over) {
+            spare.remove();
         }
     }
 
