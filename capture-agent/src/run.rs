@@ -116,7 +116,8 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     let file = options.config_file;
     let (policies, reloads) = std::sync::mpsc::sync_channel(1);
     let tls = TlsProbes::new(&kernel, options.tls);
-    let passes = kernel.passes().context("cannot map the kernel side's table of rows that are passed over")?;
+    let passes =
+        kernel.passes().context("cannot map the kernel side's table of rows that are passed over")?;
     let mut capture = Capture {
         kernel,
         ring,

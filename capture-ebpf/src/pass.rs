@@ -6,8 +6,8 @@
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use capture_common::{
-    BACKEND, FLAG_SEALED, PASS_ASKED, PASS_ASTRAY, PASS_LEAST, PASS_ON, PASS_OVER, PASS_WINDOW, Pass, Tracked,
-    counter, slot_of,
+    BACKEND, FLAG_SEALED, PASS_ASKED, PASS_ASTRAY, PASS_LEAST, PASS_ON, PASS_OVER, PASS_WINDOW, Pass,
+    Tracked, counter, slot_of,
 };
 
 use crate::emit::count;
@@ -89,7 +89,8 @@ extern "C" fn capture_pass_window(base: u64) -> u64 {
     let fresh = at_most::<{ PASS_WINDOW - 8 }>(left - have);
     let from = base.wrapping_add(next).wrapping_add(have);
     // SAFETY: at most 7 bytes and then `PASS_WINDOW - 8`, which the window holds; the helper checks the user address.
-    let failed = unsafe { bpf_probe_read_user(slot.window(have).cast(), fresh as u32, from as *const _) != 0 };
+    let failed =
+        unsafe { bpf_probe_read_user(slot.window(have).cast(), fresh as u32, from as *const _) != 0 };
     if failed {
         return slot.end(next, have);
     }
@@ -124,22 +125,24 @@ extern "C" fn capture_pass_window(base: u64) -> u64 {
     if next >= seen {
         return 0;
     }
-    if at + (seen - next) != filled {
-        // More of the call lies behind the window.
+    let rest = seen - next;
+    if rest >= 5 || at + rest != filled {
+        // Another header lies in the call, or more of this one behind the window.
         return 1;
     }
     // The front of a header, whose rest comes with the next call.
     for i in 0..4u64 {
         slot.set_byte(i, slot.byte(at + i));
     }
-    slot.set_have((seen - next) as u32);
+    slot.set_have(rest as u32);
     0
 }
 
 /// Windows of a call that are looked at.
 const WINDOWS: u32 = 32;
-/// Messages that may begin in a window: the shortest has five bytes.
-const HEADERS: usize = PASS_WINDOW / 5;
+/// Messages that are passed over between two reads: of shorter ones, a window is read again from where they end. The verifier
+/// walks through all of them.
+const HEADERS: usize = 48;
 
 /// `len`, and never more than `N`, in a way that the verifier sees whatever the compiler knows.
 #[inline(always)]

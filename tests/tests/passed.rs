@@ -10,7 +10,9 @@ use tests::{Agent, AgentOptions, Record, Server, ServerOptions, capture_with, de
 
 tests::on_every_server!(long_results_and_copies_are_counted_to_the_byte);
 
-const NOTHING: &str = "[[record]]\nresults = 'none'\nrequired = true\ntimeout = '60s'";
+const NOTHING: &str = "[[record]]\nresults = 'none'";
+/// A host that is busy with other tests must not cost a byte.
+const NOTHING_LOST: &str = "[[record]]\nresults = 'none'\nrequired = true\ntimeout = '60s'";
 /// Rows of a hundred bytes, a few large ones, and one that is longer than many calls.
 const RESULTS: [(&str, u64); 6] = [
     ("select i, repeat('x', 100) from generate_series(1, 300000) i", 300_000),
@@ -31,11 +33,12 @@ fn encrypted_results_too() -> anyhow::Result<()> {
 }
 
 fn counted_to_the_byte(options: ServerOptions) -> anyhow::Result<()> {
-    let (captured, passed) = captured(options, NOTHING, |server, _| {
+    let (captured, passed) = captured(options, NOTHING_LOST, |server, _| {
         let script = server.socket_folder().join("long.sql");
         let between = |(at, (sql, _)): (usize, &(&str, u64))| format!("{sql};\nselect 'between {at}';\n");
         std::fs::write(&script, RESULTS.iter().enumerate().map(between).collect::<String>())?;
-        deps::run(server.program("psql")?.args(["-X", "-q", "-o", "/dev/null", "-f"]).arg(&script)).map(|_| ())
+        deps::run(server.program("psql")?.args(["-X", "-q", "-o", "/dev/null", "-f"]).arg(&script))
+            .map(|_| ())
     })?;
     let record = &captured;
     ensure!(record.gaps.is_empty(), "{:?}", record.gaps);
@@ -84,7 +87,8 @@ fn what_is_no_row_ends_it() -> anyhow::Result<()> {
     ensure!((session.bytes_in, session.bytes_out) == counted && session.gap_bytes == 0, "{session:?}");
     let rows = |part: &str| -> Vec<_> {
         let statements = record.statements_of(session);
-        let with = statements.into_iter().filter(|row| row.sql.as_deref().is_some_and(|sql| sql.contains(part)));
+        let with =
+            statements.into_iter().filter(|row| row.sql.as_deref().is_some_and(|sql| sql.contains(part)));
         with.map(|row| (row.status.clone(), row.rows, row.complete)).collect()
     };
     let completed = |rows| ("completed".to_owned(), Some(rows), true);
@@ -118,7 +122,8 @@ fn rows_up_to_the_limit_are_recorded_first() -> anyhow::Result<()> {
     ensure!(passed > 10_000_000, "{passed} bytes were passed over");
 
     let full = "[[record]]\nresults = 'full'\nrequired = true\ntimeout = '60s'";
-    let (record, passed) = captured(ServerOptions::default(), full, |server, _| server.psql(sql).map(|_| ()))?;
+    let (record, passed) =
+        captured(ServerOptions::default(), full, |server, _| server.psql(sql).map(|_| ()))?;
     ensure!(passed == 0, "{passed} bytes were passed over");
     ensure!(record.rows_of(statement(&record, sql)?).len() == 300_000);
     Ok(())
@@ -146,7 +151,10 @@ fn a_session_that_ends_meanwhile_is_accounted_for() -> anyhow::Result<()> {
     for name in ["leaves", "is ended"] {
         let session = record.session_named(name)?;
         ensure!(session.gap_bytes == 0, "{session:?} {:?}", record.gaps);
-        ensure!(session.bytes_out == session.socket_bytes_out && session.bytes_out > 20_000_000, "{session:?}");
+        ensure!(
+            session.bytes_out == session.socket_bytes_out && session.bytes_out > 20_000_000,
+            "{session:?}"
+        );
     }
     ensure!(passed > 20_000_000, "{passed} bytes were passed over");
     Ok(())
@@ -157,9 +165,9 @@ fn a_session_that_ends_meanwhile_is_accounted_for() -> anyhow::Result<()> {
 fn agents_that_die_meanwhile_lose_no_count() -> anyhow::Result<()> {
     let server = Server::start()?;
     let data = tempfile::tempdir()?;
-    let start = || AgentOptions::default().server(&server).config(NOTHING).data(data.path()).start();
+    let start = || AgentOptions::default().server(&server).config(NOTHING_LOST).data(data.path()).start();
     let mut agent = start()?;
-    let sql = "select i, repeat('d', 100) from generate_series(1, 3000000) i";
+    let sql = "select i, repeat('d', 100) from generate_series(1, 1500000) i";
     let statements = 4;
     let load = {
         let mut psql = server.program("psql")?;
@@ -183,12 +191,9 @@ fn agents_that_die_meanwhile_lose_no_count() -> anyhow::Result<()> {
     let record = agent.stop()?.record;
     record.check_totals()?;
     ensure!(record.gaps.is_empty(), "{:?}", record.gaps);
-    let counted: Vec<_> = record
-        .statements
-        .iter()
-        .map(|row| (row.status.as_str(), row.rows, row.complete))
-        .collect();
-    let expected = [("completed", Some(3_000_000), true), ("completed", Some(1), true)].repeat(statements);
+    let counted: Vec<_> =
+        record.statements.iter().map(|row| (row.status.as_str(), row.rows, row.complete)).collect();
+    let expected = [("completed", Some(1_500_000), true), ("completed", Some(1), true)].repeat(statements);
     ensure!(counted == expected, "{kills} kills: {counted:?} {:?}", record.sessions);
     println!("{kills} kills");
     Ok(())

@@ -447,7 +447,17 @@ const WAKE_FRACTION: u32 = 8;
 const SAMPLES: u32 = 20;
 /// The maps that an agent uses, and so the next one needs.
 const PINNED: [&str; 11] = [
-    "RING", "TRACKED", "SITE_SETS", "HOLDS", "ORDERS", "DEFAULTS", "BEATS", "COUNTERS", "PASSES", "READER", "META",
+    "RING",
+    "TRACKED",
+    "SITE_SETS",
+    "HOLDS",
+    "ORDERS",
+    "DEFAULTS",
+    "BEATS",
+    "COUNTERS",
+    "PASSES",
+    "READER",
+    "META",
 ];
 /// `include/uapi/linux/bpf.h`
 const BPF_ANY: u64 = 0;

@@ -29,7 +29,8 @@ impl Session {
     pub fn unwanted(&self) -> Option<Unwanted> {
         let tag = self.conversation.unwanted().filter(|_| self.hold.is_none())?;
         let decoder = &self.backend.decoder;
-        let known = decoder.mode() == Mode::Messages && decoder.gathers().is_none_or(|gathers| gathers == tag);
+        let known =
+            decoder.mode() == Mode::Messages && decoder.gathers().is_none_or(|gathers| gathers == tag);
         let next = decoder.next_frame().checked_sub(self.base[1]).filter(|_| known)?;
         Some(Unwanted { tag, next })
     }

@@ -159,12 +159,7 @@ pub(super) struct Segment {
 impl Segment {
     /// Begins a segment in `folder`, with space for `size` bytes, so that what is recorded next cannot fail for lack
     /// of it: in `spare`, if there is one. Leaves nothing behind on an error.
-    pub(super) fn create(
-        folder: &Path,
-        header: Header,
-        size: u64,
-        spare: Option<Spare>,
-    ) -> io::Result<Self> {
+    pub(super) fn create(folder: &Path, header: Header, size: u64, spare: Option<Spare>) -> io::Result<Self> {
         let path = folder.join(name(header.first));
         // The folder may have been removed since.
         let spare = spare.filter(|spare| fs::rename(&spare.path, &path).is_ok());

@@ -87,9 +87,9 @@ impl Sessions {
             let Some(unwanted) = open.session.unwanted() else { continue };
             let free = match passes.owner(open.key) {
                 None => true,
-                Some(owner) if owner == open.key => passes.passed(owner, u64::MAX).is_none_or(|passed| {
-                    !open.session.lacks(Direction::Backend, passed.range.1)
-                }),
+                Some(owner) if owner == open.key => passes
+                    .passed(owner, u64::MAX)
+                    .is_none_or(|passed| !open.session.lacks(Direction::Backend, passed.range.1)),
                 Some(other) => self.open.get(&other.tgid).is_none_or(|open| open.key != other),
             };
             if free && !taken.contains(&slot_of(tgid)) {

@@ -111,9 +111,12 @@ fn a_row_that_is_passed_over_in_its_middle_counts_once() {
     let limits = Limits { rows: 0, ..Limits::default() };
     let long = "x".repeat(500);
     let rows = [row(&[t("1")]), row(&[t(&long)]), row(&[t("2")])].concat();
-    let talk = Talk::started()
-        .client(&[query("TABLE t")])
-        .server(&[columns(&[("a", 25)]), rows, done("SELECT 3"), ready(b'I')]);
+    let talk = Talk::started().client(&[query("TABLE t")]).server(&[
+        columns(&[("a", 25)]),
+        rows,
+        done("SELECT 3"),
+        ready(b'I'),
+    ]);
     let (recorder, passed) = play(&talk, &cut(&talk, &[100]), limits, &[true]);
     assert!(passed > 300, "{passed}");
     assert_eq!(recorder.statements[0].rows, Some(3));
