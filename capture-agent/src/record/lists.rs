@@ -27,6 +27,7 @@ impl Rows {
     }
 
     /// Ends a row whose list reaches up to element `end`.
+    #[inline]
     fn end(&mut self, end: usize, present: bool) {
         // A batch is cut long before it has 2^31 elements.
         self.offsets.push(i32::try_from(end).unwrap_or(i32::MAX));

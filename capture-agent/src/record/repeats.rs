@@ -53,6 +53,7 @@ impl Repeats {
     }
 
     /// Appends a text.
+    #[inline]
     pub(super) fn append_value(&mut self, text: &str) {
         let (number, place) = &self.latest;
         let same = self.texts.values_slice().get(place.clone()) == Some(text.as_bytes());
@@ -71,6 +72,7 @@ impl Repeats {
     }
 
     /// Appends a text, or that there is none.
+    #[inline]
     pub(super) fn append_option(&mut self, text: Option<&str>) {
         match text {
             Some(text) => self.append_value(text),
@@ -91,6 +93,7 @@ impl Repeats {
     }
 
     /// Appends that there is no text.
+    #[inline]
     pub(super) fn append_null(&mut self) {
         self.rows.push(0);
         self.nulls.append_null();
