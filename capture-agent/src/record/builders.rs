@@ -14,7 +14,7 @@ use super::gaps::Gaps;
 use super::journal::Rows;
 use super::labels::LabelCache;
 use super::loss::Loss;
-use super::lsn::{Lsn, Piece, Span};
+use super::lsn::{Lsn, Piece, Span, Spans};
 use super::queue::Queue;
 use super::results::Results;
 use super::sessions::Sessions;
@@ -121,29 +121,32 @@ impl Builders {
     fn flush_sessions(&mut self) {
         let bytes = self.sessions.rows.bytes();
         let rows = self.sessions.rows.finish(&self.node);
+        let stake = self.sessions.rows.take_stake();
         let piece = self.sessions.end();
-        self.send(Table::Sessions, self.sessions.day, bytes, rows, piece);
+        self.send(Table::Sessions, self.sessions.day, bytes, rows, stake, piece);
     }
 
     fn flush_statements(&mut self) {
         let bytes = self.statements.rows.bytes();
         let rows = self.statements.rows.finish(&self.node);
+        let stake = self.statements.rows.take_stake();
         if rows.is_err() {
             // What is left of it fits no other row.
             self.statements.rows = Statements::new();
         }
         let piece = self.statements.end();
-        self.send(Table::Statements, self.statements.day, bytes, rows, piece);
+        self.send(Table::Statements, self.statements.day, bytes, rows, stake, piece);
     }
 
     fn flush_results(&mut self) {
         let bytes = self.results.rows.bytes();
         let rows = self.results.rows.finish();
+        let stake = self.results.rows.take_stake();
         if rows.is_err() {
             self.results.rows = Results::new();
         }
         let piece = self.results.end();
-        self.send(Table::Results, self.results.day, bytes, rows, piece);
+        self.send(Table::Results, self.results.day, bytes, rows, stake, piece);
     }
 
     /// Rows of a statement that began at `at` are about to be added, which stand at `lsn`.
@@ -167,15 +170,17 @@ impl Builders {
     fn flush_gaps(&mut self) {
         let bytes = self.gaps.rows.bytes();
         let rows = self.gaps.rows.finish(&self.node);
+        let stake = self.gaps.rows.take_stake();
         let piece = self.gaps.end();
-        self.send(Table::Gaps, self.gaps.day, bytes, rows, piece);
+        self.send(Table::Gaps, self.gaps.day, bytes, rows, stake, piece);
     }
 
     fn flush_decisions(&mut self) {
         let bytes = self.decisions.rows.bytes();
         let rows = self.decisions.rows.finish(&self.node);
+        let stake = self.decisions.rows.take_stake();
         let piece = self.decisions.end();
-        self.send(Table::Decisions, self.decisions.day, bytes, rows, piece);
+        self.send(Table::Decisions, self.decisions.day, bytes, rows, stake, piece);
     }
 
     fn send(
@@ -183,16 +188,18 @@ impl Builders {
         table: Table,
         day: Day,
         bytes: usize,
-        rows: Result<(RecordBatch, Vec<Loss>), ArrowError>,
+        rows: Result<RecordBatch, ArrowError>,
+        stake: Vec<Loss>,
         piece: Option<Piece>,
     ) {
         let Some(piece) = piece else { return };
         match rows {
-            Ok((rows, stake)) => {
-                self.queue.push(Batch { table, day, rows, bytes, stake, piece }, self.patience);
-            }
+            Ok(rows) => self.queue.push(Batch { table, day, rows, bytes, stake, piece }, self.patience),
             // The builders of a table always agree in their number of rows.
-            Err(error) => tracing::error!(table = table.name(), %error, "a batch was malformed and is lost"),
+            Err(error) => {
+                tracing::error!(table = table.name(), %error, "a batch was malformed; `gaps` declares its rows lost");
+                self.queue.lose(table, day, &stake, &Spans::from_iter([piece]));
+            }
         }
     }
 }
@@ -358,3 +365,29 @@ const BATCH_AGE_US: i64 = 500_000;
 
 /// Days of which it is known what was handed over last: sessions end on other days than they began.
 const MAX_DAYS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{MORNING, exchange, session};
+    use super::*;
+
+    #[test]
+    fn a_malformed_batch_is_lost_by_those_whose_rows_it_had() {
+        let queue = Arc::new(Queue::new(1 << 20));
+        let mut builders = Builders::new("node-1".to_owned(), Arc::clone(&queue), Duration::ZERO, None);
+        let owner = session(1, MORNING);
+        for seq in 0..3 {
+            builders.statement(Lsn(seq), &owner, &exchange(seq, MORNING, "select 1"));
+        }
+        let stake = builders.statements.rows.take_stake();
+        let piece = builders.statements.end();
+        let refused = Err(ArrowError::SchemaError("made by this test".to_owned()));
+        builders.send(Table::Statements, Day::of(MORNING), 1, refused, stake, piece);
+        let losses = queue.losses(|losses| losses.take());
+        assert_eq!(
+            losses.iter().map(|loss| (loss.session, loss.rows)).collect::<Vec<_>>(),
+            [(Some(owner.origin.id), 3)]
+        );
+        assert_eq!(queue.lost_rows(), 3);
+    }
+}

@@ -134,7 +134,7 @@ fn batch(rows: &[(u128, Exchange)]) -> RecordBatch {
         let analyze = || exchange.sql.as_ref().map(|sql| analyzer.analyze(sql, true));
         statements.append(labels.of(&session), &session, exchange, analyze);
     }
-    statements.finish("node-1").unwrap().0
+    statements.finish("node-1").unwrap()
 }
 
 fn file(batches: &[RecordBatch]) -> Bytes {

@@ -117,8 +117,8 @@ impl Decisions {
         texts.map(text_bytes).iter().sum::<usize>() + self.len() * 200
     }
 
-    /// The rows, what is lost if they are, and an empty table in their place.
-    pub(super) fn finish(&mut self, node: &str) -> Result<(RecordBatch, Vec<Loss>), ArrowError> {
+    /// The rows, and an empty table in their place.
+    pub(super) fn finish(&mut self, node: &str) -> Result<RecordBatch, ArrowError> {
         let rows = self.len();
         let columns: Vec<ArrayRef> = vec![
             constant(node, rows),
@@ -139,6 +139,11 @@ impl Decisions {
             Arc::new(self.sql.finish()),
             Arc::new(self.message.finish()),
         ];
-        Ok((RecordBatch::try_new(Table::Decisions.schema(), columns)?, self.stake.take()))
+        RecordBatch::try_new(Table::Decisions.schema(), columns)
+    }
+
+    /// What is lost if the rows that were finished are.
+    pub(super) fn take_stake(&mut self) -> Vec<Loss> {
+        self.stake.take()
     }
 }

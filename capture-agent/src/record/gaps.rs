@@ -104,8 +104,8 @@ impl Gaps {
         text_bytes(&self.session_id) + self.len() * 120
     }
 
-    /// The rows, what is lost if they are, and an empty table in their place.
-    pub(super) fn finish(&mut self, node: &str) -> Result<(RecordBatch, Vec<Loss>), ArrowError> {
+    /// The rows, and an empty table in their place.
+    pub(super) fn finish(&mut self, node: &str) -> Result<RecordBatch, ArrowError> {
         let rows = self.len();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(self.session_id.finish()),
@@ -120,7 +120,12 @@ impl Gaps {
             Arc::new(self.first_seq.finish()),
             Arc::new(self.last_seq.finish()),
         ];
-        Ok((RecordBatch::try_new(Table::Gaps.schema(), columns)?, self.stake.take()))
+        RecordBatch::try_new(Table::Gaps.schema(), columns)
+    }
+
+    /// What is lost if the rows that were finished are.
+    pub(super) fn take_stake(&mut self) -> Vec<Loss> {
+        self.stake.take()
     }
 }
 

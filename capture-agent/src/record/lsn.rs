@@ -69,6 +69,14 @@ impl Spans {
     }
 }
 
+impl FromIterator<Piece> for Spans {
+    fn from_iter<I: IntoIterator<Item = Piece>>(pieces: I) -> Self {
+        let mut spans = Self::default();
+        pieces.into_iter().for_each(|piece| spans.push(piece));
+        spans
+    }
+}
+
 /// `first-last,first-last`, as a file's footer says it.
 impl fmt::Display for Spans {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

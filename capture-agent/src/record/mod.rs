@@ -46,6 +46,8 @@ mod merge;
 #[cfg(test)]
 mod merge_tests;
 mod queue;
+#[cfg(test)]
+mod refused_tests;
 mod repeats;
 mod results;
 mod row_group;

@@ -98,9 +98,7 @@ impl Queue {
             health::CAPTURE.beat();
         }
         if state.closed || no_room(&state) {
-            let mut spans = Spans::default();
-            spans.push(batch.piece);
-            state.lose(batch.table, batch.day, &batch.stake, &spans);
+            state.lose(batch.table, batch.day, &batch.stake, &Spans::from_iter([batch.piece]));
             return;
         }
         state.held += batch.bytes;

@@ -121,8 +121,8 @@ impl Results {
         self.values.bytes() + self.session_id.bytes() + self.len() * 48
     }
 
-    /// The rows, what is lost if they are, and an empty table in their place.
-    pub(super) fn finish(&mut self) -> Result<(RecordBatch, Vec<Loss>), ArrowError> {
+    /// The rows, and an empty table in their place.
+    pub(super) fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         self.sessions.fill(None);
         let columns: Vec<ArrayRef> = vec![
             self.session_id.finish()?,
@@ -130,7 +130,12 @@ impl Results {
             numbers(&mut self.row),
             self.values.finish()?,
         ];
-        Ok((Table::Results.batch(columns)?, self.stake.take()))
+        Table::Results.batch(columns)
+    }
+
+    /// What is lost if the rows that were finished are.
+    pub(super) fn take_stake(&mut self) -> Vec<Loss> {
+        self.stake.take()
     }
 }
 

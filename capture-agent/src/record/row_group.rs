@@ -28,6 +28,8 @@ pub(super) struct Encoder {
     /// Those of each field of the table.
     fields: Vec<Vec<Column>>,
     compressor: Compressor<'static>,
+    /// Memory that it took when it was empty: the library makes room for a megabyte in each column of differences.
+    empty: usize,
     rows: usize,
     stake: Losses,
     spans: Spans,
@@ -96,11 +98,15 @@ impl Encoder {
             });
         }
         let compressor = Compressor::new(layout::ZSTD_LEVEL)?;
-        Ok(Self { fields, compressor, rows: 0, stake: Losses::default(), spans: Spans::default() })
+        let empty = memory(&fields);
+        Ok(Self { fields, compressor, empty, rows: 0, stake: Losses::default(), spans: Spans::default() })
     }
 
-    /// Adds rows.
+    /// Adds rows. After an error it is of no use but to say what is lost with it, these rows among it.
     pub(super) fn add(&mut self, batch: &RecordBatch, stake: &[Loss], piece: Option<Piece>) -> Result<()> {
+        self.rows += batch.num_rows();
+        self.stake.add(stake);
+        piece.into_iter().for_each(|piece| self.spans.push(piece));
         let schema = batch.schema();
         for ((field, array), columns) in schema.fields().iter().zip(batch.columns()).zip(&mut self.fields) {
             let others = columns.iter().any(|column| matches!(column, Column::Other(_)));
@@ -114,9 +120,6 @@ impl Encoder {
                 }
             }
         }
-        self.rows += batch.num_rows();
-        self.stake.add(stake);
-        piece.into_iter().for_each(|piece| self.spans.push(piece));
         Ok(())
     }
 
@@ -125,16 +128,22 @@ impl Encoder {
         &self.spans
     }
 
-    /// Memory in use.
-    pub(super) fn bytes(&self) -> usize {
-        self.fields.iter().flatten().map(Column::bytes).sum()
+    /// Whether its rows are enough for a row group.
+    pub(super) fn is_full(&self) -> bool {
+        self.rows >= ROW_GROUP_ROWS || memory(&self.fields).saturating_sub(self.empty) >= ROW_GROUP_BYTES
     }
 
-    /// Ends the row group.
-    pub(super) fn finish(mut self) -> Result<RowGroup> {
-        let columns = self.fields.into_iter().flatten();
+    /// Ends the row group. After an error the encoder still says what is lost with it.
+    pub(super) fn finish(&mut self) -> Result<RowGroup> {
+        let columns = std::mem::take(&mut self.fields).into_iter().flatten();
         let columns = columns.map(|column| column.finish(&mut self.compressor)).collect::<Result<_>>()?;
-        Ok(RowGroup { columns, rows: self.rows, stake: self.stake, spans: self.spans })
+        let (stake, spans) = (std::mem::take(&mut self.stake), std::mem::take(&mut self.spans));
+        Ok(RowGroup { columns, rows: self.rows, stake, spans })
+    }
+
+    /// What is lost with it, and where its rows stand in the journal.
+    pub(super) fn into_loss(self) -> (Vec<Loss>, Spans) {
+        (self.stake.into_losses(), self.spans)
     }
 }
 
@@ -232,6 +241,17 @@ fn parquet_schema(table: Table) -> Result<TypePtr> {
         Err(error) => Err(ParquetError::General(error.to_string())),
     }
 }
+
+/// Memory in use.
+fn memory(fields: &[Vec<Column>]) -> usize {
+    fields.iter().flatten().map(Column::bytes).sum()
+}
+
+/// Rows that a row group has at most, but for those that came with the last: as many as other writers give one.
+const ROW_GROUP_ROWS: usize = 1 << 20;
+
+/// Memory that rows take before they become a row group.
+const ROW_GROUP_BYTES: usize = 8 << 20;
 
 /// Bytes before a Bloom filter in a file, at most.
 const FILTER_HEADER: usize = 64;

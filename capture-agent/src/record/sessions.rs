@@ -146,8 +146,8 @@ impl Sessions {
         text_bytes(&self.protocol_error) + text_bytes(&self.application_name) + self.len() * 300
     }
 
-    /// The rows, what is lost if they are, and an empty table in their place.
-    pub(super) fn finish(&mut self, node: &str) -> Result<(RecordBatch, Vec<Loss>), ArrowError> {
+    /// The rows, and an empty table in their place.
+    pub(super) fn finish(&mut self, node: &str) -> Result<RecordBatch, ArrowError> {
         let rows = self.len();
         let servers = std::mem::take(&mut self.servers);
         let of_server = |text: fn(&ServerOrigin) -> Option<&str>| -> ArrayRef {
@@ -196,7 +196,12 @@ impl Sessions {
             numbers(&mut self.socket_bytes_out),
             Arc::new(self.gss_encrypted.finish()),
         ];
-        Ok((RecordBatch::try_new(Table::Sessions.schema(), columns)?, self.stake.take()))
+        RecordBatch::try_new(Table::Sessions.schema(), columns)
+    }
+
+    /// What is lost if the rows that were finished are.
+    pub(super) fn take_stake(&mut self) -> Vec<Loss> {
+        self.stake.take()
     }
 }
 

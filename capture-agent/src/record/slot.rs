@@ -79,23 +79,20 @@ impl Slot {
     }
 
     /// Adds rows, and brings them into a file when they are many.
-    pub(super) fn add(
-        &mut self,
-        disk: &mut Disk,
-        rows: &RecordBatch,
-        stake: &[Loss],
-        piece: Option<Piece>,
-    ) -> Result<(), ParquetError> {
-        let encoder = match self.encoder.take() {
-            Some(encoder) => encoder,
-            None => self.begin(disk)?,
+    pub(super) fn add(&mut self, disk: &mut Disk, rows: &RecordBatch, stake: &[Loss], piece: Option<Piece>) {
+        let mut encoder = match self.encoder.take().map_or_else(|| self.begin(disk), Ok) {
+            Ok(encoder) => encoder,
+            Err(error) => return self.lose(disk, &error, stake, &piece.into_iter().collect()),
         };
-        let encoder = self.encoder.insert(encoder);
-        encoder.add(rows, stake, piece)?;
-        if encoder.bytes() >= ROW_GROUP_BYTES {
-            self.flush(disk)?;
+        if let Err(error) = encoder.add(rows, stake, piece) {
+            // Some of its columns have these rows, and others have not.
+            return self.lose_encoder(disk, &error, encoder);
         }
-        Ok(())
+        let is_full = encoder.is_full();
+        self.encoder = Some(encoder);
+        if is_full {
+            self.flush(disk);
+        }
     }
 
     /// Begins a row group: for any file; but what is encrypted is encrypted for its place in one, so that must be there
@@ -125,18 +122,32 @@ impl Slot {
     }
 
     /// Brings the rows in memory into a file.
-    fn flush(&mut self, disk: &mut Disk) -> Result<(), ParquetError> {
-        let Some(encoder) = self.encoder.take() else { return Ok(()) };
-        let row_group = encoder.finish()?;
+    fn flush(&mut self, disk: &mut Disk) {
+        let Some(mut encoder) = self.encoder.take() else { return };
+        let row_group = match encoder.finish() {
+            Ok(row_group) => row_group,
+            Err(error) => return self.lose_encoder(disk, &error, encoder),
+        };
         let mut last = false;
         while let Err(error) = self.make_room(disk, &row_group) {
             if !disk.wait_after(error, &mut last) {
                 disk.queue.lose(self.table, self.day, &row_group.stake.into_losses(), &row_group.spans);
-                return Ok(());
+                return;
             }
         }
         self.append(disk, row_group);
-        Ok(())
+    }
+
+    fn lose_encoder(&self, disk: &Disk, error: &ParquetError, encoder: Encoder) {
+        let (stake, spans) = encoder.into_loss();
+        self.lose(disk, error, &stake, &spans);
+    }
+
+    /// Encoding in memory fails only for columns that do not fit their table, or where no file can be begun.
+    fn lose(&self, disk: &Disk, error: &ParquetError, stake: &[Loss], spans: &Spans) {
+        let table = self.table.name();
+        tracing::error!(table, %error, "rows could not be encoded; `gaps` declares them lost");
+        disk.queue.lose(self.table, self.day, stake, spans);
     }
 
     /// Sees to a file with space for a row group. Where the disk has none left, the file is completed without it,
@@ -176,10 +187,7 @@ impl Slot {
 
     /// Brings all rows into a complete file.
     pub(super) fn complete(mut self, disk: &mut Disk) {
-        if let Err(error) = self.flush(disk) {
-            // Its encoder is gone; what it held cannot be told any more.
-            tracing::error!(table = self.table.name(), %error, "a row group could not be encoded and is lost");
-        }
+        self.flush(disk);
         match self.file.take() {
             Some(file) if self.file_rows > 0 => self.complete_file(disk, file),
             Some(file) => file.discard(),
@@ -249,9 +257,6 @@ fn withdraw(seals: &mut Chain, file: String, sealed: bool) {
         tracing::error!(file, %error, "this file was sealed, could not be published, and will be missed by `verify`");
     }
 }
-
-/// Memory that the rows of one slot take before they become a row group.
-const ROW_GROUP_BYTES: usize = 8 << 20;
 
 /// Spans of the journal that one file names in its footer. There are several where losses or other days lie between.
 const MAX_SPANS: usize = 64;

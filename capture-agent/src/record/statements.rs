@@ -152,8 +152,8 @@ impl Statements {
         self.forms.bytes() + self.weight + self.params.bytes() + self.len() * 300
     }
 
-    /// The rows, what is lost if they are, and an empty table in their place.
-    pub(super) fn finish(&mut self, node: &str) -> Result<(RecordBatch, Vec<Loss>), ArrowError> {
+    /// The rows, and an empty table in their place.
+    pub(super) fn finish(&mut self, node: &str) -> Result<RecordBatch, ArrowError> {
         let rows = self.len();
         let [session_id, pg_user, database, application_name, client_addr] =
             self.callers.finish(&self.caller)?;
@@ -205,7 +205,12 @@ impl Statements {
             numbers(&mut self.stream_end),
             Arc::new(UInt32Array::from(std::mem::take(&mut self.masked))),
         ];
-        Ok((Table::Statements.batch(columns)?, self.stake.take()))
+        Table::Statements.batch(columns)
+    }
+
+    /// What is lost if the rows that were finished are.
+    pub(super) fn take_stake(&mut self) -> Vec<Loss> {
+        self.stake.take()
     }
 }
 

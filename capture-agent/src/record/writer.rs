@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use parquet::errors::ParquetError;
 
 use super::batch::{Batch, Day};
 use super::disk::Disk;
@@ -95,16 +94,6 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, table: Table, day: Day, rows: &RecordBatch, stake: &[Loss], piece: Option<Piece>) {
-        if let Err(error) = self.encode(table, day, rows, stake, piece) {
-            // Encoding in memory fails only for columns that do not fit their table.
-            tracing::error!(table = table.name(), %error, "rows could not be encoded and are lost");
-            let mut spans = Spans::default();
-            piece.into_iter().for_each(|piece| spans.push(piece));
-            self.disk.queue.lose(table, day, stake, &spans);
-        }
-    }
-
     /// The first row that is in no complete file.
     fn unfinished(&self) -> Option<Lsn> {
         self.slots.iter().filter_map(Slot::first).min()
@@ -119,14 +108,7 @@ impl Writer {
         }
     }
 
-    fn encode(
-        &mut self,
-        table: Table,
-        day: Day,
-        rows: &RecordBatch,
-        stake: &[Loss],
-        piece: Option<Piece>,
-    ) -> Result<(), ParquetError> {
+    fn write(&mut self, table: Table, day: Day, rows: &RecordBatch, stake: &[Loss], piece: Option<Piece>) {
         let slot = match self.slots.iter().position(|slot| slot.is_of(table, day)) {
             Some(slot) => slot,
             None => {
@@ -140,9 +122,8 @@ impl Writer {
                 self.slots.len() - 1
             }
         };
-        match self.slots.get_mut(slot) {
-            Some(slot) => slot.add(&mut self.disk, rows, stake, piece),
-            None => Ok(()),
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.add(&mut self.disk, rows, stake, piece);
         }
     }
 
@@ -194,8 +175,15 @@ impl Writer {
             }
         }
         for (day, mut gaps) in by_day {
-            let Ok((rows, stake)) = gaps.finish(&self.node) else { continue };
-            self.write(Table::Gaps, day, &rows, &stake, None);
+            let rows = gaps.finish(&self.node);
+            let stake = gaps.take_stake();
+            match rows {
+                Ok(rows) => self.write(Table::Gaps, day, &rows, &stake, None),
+                Err(error) => {
+                    tracing::error!(%error, "rows that are lost could not be declared");
+                    self.disk.queue.lose(Table::Gaps, day, &stake, &Spans::default());
+                }
+            }
         }
         self.complete_all();
     }

@@ -55,6 +55,8 @@ enum Spares {
     /// The thread is at it.
     Coming,
     Ready(Spare),
+    /// None could be made. Whoever begins the next segment makes it, and finds out why.
+    Refused,
     /// None is made any more.
     Over,
 }
@@ -203,8 +205,7 @@ impl Shelf {
         match (made, &state.spare) {
             (Ok(spare), Spares::Coming) => state.spare = Spares::Ready(spare),
             (Ok(spare), _) => spare.remove(),
-            // Whoever begins the segment will find out why.
-            (Err(_), Spares::Coming) => state.spare = Spares::None,
+            (Err(_), Spares::Coming) => state.spare = Spares::Refused,
             (Err(_), _) => {}
         }
     }
@@ -214,7 +215,7 @@ impl Shelf {
         let mut state = self.state();
         match std::mem::take(&mut state.spare) {
             Spares::Ready(spare) => Some(spare),
-            Spares::Wanted(..) => None,
+            Spares::Wanted(..) | Spares::Refused => None,
             other => {
                 state.spare = other;
                 None
