@@ -20,6 +20,7 @@ use super::file::GrowingFile;
 use super::keys::Keys;
 use super::layout::Layout;
 use super::lsn::{Piece, Spans};
+use super::row_group::MOST_ROWS;
 use super::table::Table;
 use super::{journal, sealing, settled};
 use crate::seal::{Contents, Merged, Replaced, Sealed, What, hex};
@@ -240,7 +241,7 @@ impl Sorter {
     }
 
     fn is_full(&self) -> bool {
-        self.bytes >= GROUP_BYTES || self.keys.len() >= GROUP_ROWS
+        self.bytes >= GROUP_BYTES || self.keys.len() >= MOST_ROWS
     }
 
     /// Writes what was collected as one row group.
@@ -319,9 +320,6 @@ const BATCH_ROWS: usize = 1_024;
 
 /// Memory of rows that become a row group: as much again is taken while they are sorted.
 const GROUP_BYTES: usize = 16 << 20;
-
-/// Rows of a row group at most.
-const GROUP_ROWS: usize = 256 << 10;
 
 /// Bytes of one column in one row group, uncompressed. Larger ones may hold a value of 64 MiB, which would stand in memory four
 /// times.

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array as _, RecordBatch};
 use arrow::datatypes::Schema;
 use bytes::Bytes;
 use parquet::arrow::ArrowSchemaConverter;
@@ -30,6 +30,8 @@ pub(super) struct Encoder {
     compressor: Compressor<'static>,
     /// Memory that it took when it was empty: the library makes room for a megabyte in each column of differences.
     empty: usize,
+    /// Memory of what was added to each field, before it was encoded.
+    added: Vec<usize>,
     rows: usize,
     stake: Losses,
     spans: Spans,
@@ -98,8 +100,15 @@ impl Encoder {
             });
         }
         let compressor = Compressor::new(layout::ZSTD_LEVEL)?;
-        let empty = memory(&fields);
-        Ok(Self { fields, compressor, empty, rows: 0, stake: Losses::default(), spans: Spans::default() })
+        Ok(Self {
+            compressor,
+            empty: memory(&fields),
+            added: vec![0; fields.len()],
+            fields,
+            rows: 0,
+            stake: Losses::default(),
+            spans: Spans::default(),
+        })
     }
 
     /// Adds rows. After an error it is of no use but to say what is lost with it, these rows among it.
@@ -107,6 +116,9 @@ impl Encoder {
         self.rows += batch.num_rows();
         self.stake.add(stake);
         piece.into_iter().for_each(|piece| self.spans.push(piece));
+        for (added, array) in self.added.iter_mut().zip(batch.columns()) {
+            *added += array.get_buffer_memory_size();
+        }
         let schema = batch.schema();
         for ((field, array), columns) in schema.fields().iter().zip(batch.columns()).zip(&mut self.fields) {
             let others = columns.iter().any(|column| matches!(column, Column::Other(_)));
@@ -130,7 +142,9 @@ impl Encoder {
 
     /// Whether its rows are enough for a row group.
     pub(super) fn is_full(&self) -> bool {
-        self.rows >= ROW_GROUP_ROWS || memory(&self.fields).saturating_sub(self.empty) >= ROW_GROUP_BYTES
+        self.rows >= MOST_ROWS
+            || self.added.iter().any(|added| *added >= MOST_OF_FIELD)
+            || memory(&self.fields).saturating_sub(self.empty) >= MOST_MEMORY
     }
 
     /// Ends the row group. After an error the encoder still says what is lost with it.
@@ -247,11 +261,14 @@ fn memory(fields: &[Vec<Column>]) -> usize {
     fields.iter().flatten().map(Column::bytes).sum()
 }
 
-/// Rows that a row group has at most, but for those that came with the last: as many as other writers give one.
-const ROW_GROUP_ROWS: usize = 1 << 20;
+/// Rows that make a row group.
+pub(super) const MOST_ROWS: usize = 256 << 10;
 
-/// Memory that rows take before they become a row group.
-const ROW_GROUP_BYTES: usize = 8 << 20;
+/// Bytes of one field that do, as they were before they were encoded: files whose columns are larger are not merged.
+const MOST_OF_FIELD: usize = 8 << 20;
+
+/// Memory that does, of encoded rows.
+const MOST_MEMORY: usize = 8 << 20;
 
 /// Bytes before a Bloom filter in a file, at most.
 const FILTER_HEADER: usize = 64;

@@ -81,12 +81,12 @@ fn a_read_only_disk_is_waited_for() {
     let session = session(1, MORNING);
     let mut recorder = recorder(folder.path());
     disk.set_read_only(true);
-    send(&mut recorder, &session, 0..120_000);
+    send(&mut recorder, &session, 0..45_000);
     wait_until(|| recorder.queue.is_failing());
     disk.set_read_only(false);
     wait_until(|| !recorder.queue.is_failing());
     assert_eq!(recorder.finish().unwrap().lost_rows, 0);
-    assert_eq!(read(folder.path(), Table::Statements).num_rows(), 120_000);
+    assert_eq!(read(folder.path(), Table::Statements).num_rows(), 45_000);
 }
 
 #[test]
@@ -95,12 +95,12 @@ fn a_removed_folder_is_made_again_with_what_the_growing_file_held() {
     let data = folder.path().join("data");
     let session = session(1, MORNING);
     let mut recorder = recorder(&data);
-    send(&mut recorder, &session, 0..120_000);
+    send(&mut recorder, &session, 0..60_000);
     wait_until(|| !leftovers(&data).is_empty());
     fs::remove_dir_all(&data).unwrap();
-    send(&mut recorder, &session, 120_000..120_010);
+    send(&mut recorder, &session, 60_000..60_010);
     assert_eq!(recorder.finish().unwrap().lost_rows, 0);
-    assert_eq!(read(&data, Table::Statements).num_rows(), 120_010);
+    assert_eq!(read(&data, Table::Statements).num_rows(), 60_010);
     assert!(leftovers(&data).is_empty());
 }
 

@@ -193,6 +193,28 @@ fn many_rows_become_several_row_groups_in_their_order() {
 }
 
 #[test]
+fn batches_share_row_groups_and_none_is_too_large_to_be_merged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut recorder = recorder(folder.path());
+    let session = session(1, MORNING);
+    // They compress to almost nothing, so that the memory of what is encoded would never be enough for a row group.
+    let value = "x".repeat(200);
+    let rows = 120_000;
+    for seq in 0..rows {
+        let select = with_params(exchange(seq, MORNING, "SELECT $1"), &[(25, Some(value.as_bytes()))]);
+        recorder.statement(&session, &select);
+    }
+    assert_eq!(recorder.finish().unwrap().rows, rows);
+    let files = parquet_files(folder.path());
+    let file = ParquetRecordBatchReaderBuilder::try_new(File::open(&files[0]).unwrap()).unwrap();
+    let row_groups = file.metadata().row_groups();
+    assert!((2..=6).contains(&row_groups.len()), "{} row groups", row_groups.len());
+    let columns = row_groups.iter().flat_map(|row_group| row_group.columns());
+    let largest = columns.map(|column| column.uncompressed_size()).max();
+    assert!(largest < Some(16 << 20), "{largest:?}");
+}
+
+#[test]
 fn what_a_dead_agent_left_is_removed_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let day = folder.path().join("statements/date=2026-07-25");
