@@ -8,7 +8,7 @@ use capture_common::{OpenInfo, ROLE_BACKEND, ROLE_POSTMASTER, SessionKey, Tracke
 
 use crate::kernel::Task;
 use crate::maps::TRACKED;
-use crate::{emit, hold, process};
+use crate::{accepted, emit, hold, process};
 
 /// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`, `include/trace/events/sched.h`
 ///
@@ -26,22 +26,35 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let child = Task::from_address(ctx.arg::<u64>(1));
-    let Some((pid, tgid)) = child.ids() else { return 0 };
-    if pid != tgid {
-        return 0;
-    }
+    let Some(tgid) = child.process() else { return 0 };
     postmaster.accepted = 0;
+    follow(&ctx, child, tgid, postmaster.open)
+}
+
+/// The same, where no hook sees connections being accepted.
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn process_fork_found(ctx: BtfTracePointContext) -> i32 {
+    let Some(postmaster) = process::postmaster() else { return 0 };
+    let child = Task::from_address(ctx.arg::<u64>(1));
+    let Some(tgid) = child.process() else { return 0 };
+    let Some(open) = accepted::connection(postmaster.open.postmaster) else { return 0 };
+    follow(&ctx, child, tgid, open)
+}
+
+/// A backend begins to serve a connection.
+#[inline(always)]
+fn follow(ctx: &BtfTracePointContext, child: Task, tgid: u32, open: OpenInfo) -> i32 {
     // SAFETY: the helper has no precondition.
     let born = unsafe { bpf_ktime_get_ns() };
     let backend = Tracked {
         role: ROLE_BACKEND,
         session: SessionKey { born, tgid, reserved: 0 },
-        open: OpenInfo { own_pid: child.own_pid(), ..postmaster.open },
+        open: OpenInfo { own_pid: child.own_pid(), ..open },
         ..Tracked::default()
     };
     if TRACKED.insert(tgid, backend, 0).is_err() {
         emit::count(counter::UNTRACKED, 1);
-        warn!(&ctx, "backend {} is not followed: the table of processes is full", tgid);
+        warn!(ctx, "backend {} is not followed: the table of processes is full", tgid);
         return 0;
     }
     emit::open(&backend);

@@ -8,6 +8,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod accepted;
 mod arch;
 mod emit;
 mod encryption;
@@ -20,6 +21,7 @@ mod piece;
 mod process;
 mod sockets;
 mod sockets_fexit;
+mod sockets_length;
 mod sockets_sys_exit;
 mod sockets_tracepoint;
 mod tls;

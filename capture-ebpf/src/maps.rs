@@ -115,3 +115,39 @@ pub static PID_LEVEL: Global<u32> = Global::new(0);
 /// Offset of `numbers[0].nr` in `struct pid`: the id in the initial PID namespace.
 #[unsafe(no_mangle)]
 pub static PID_NUMBER: Global<u32> = Global::new(0);
+/// Offset of `max_fds` in `struct fdtable`.
+#[unsafe(no_mangle)]
+pub static FDTABLE_MAX_FDS: Global<u32> = Global::new(0);
+/// Offset of `open_fds` in `struct fdtable`.
+#[unsafe(no_mangle)]
+pub static FDTABLE_OPEN_FDS: Global<u32> = Global::new(0);
+/// Offset of `f_inode` in `struct file`.
+#[unsafe(no_mangle)]
+pub static FILE_F_INODE: Global<u32> = Global::new(0);
+/// Offset of `i_mode` in `struct inode`.
+#[unsafe(no_mangle)]
+pub static INODE_I_MODE: Global<u32> = Global::new(0);
+/// Offset of `type` in `struct socket`.
+#[unsafe(no_mangle)]
+pub static SOCKET_TYPE: Global<u32> = Global::new(0);
+/// Offset of `skc_family` in `struct sock_common`, with which `struct sock` begins.
+#[unsafe(no_mangle)]
+pub static SKC_FAMILY: Global<u32> = Global::new(0);
+/// Offset of `skc_state` in `struct sock_common`, with which `struct sock` begins.
+#[unsafe(no_mangle)]
+pub static SKC_STATE: Global<u32> = Global::new(0);
+/// Offset of `skc_dport` in `struct sock_common`, with which `struct sock` begins.
+#[unsafe(no_mangle)]
+pub static SKC_DPORT: Global<u32> = Global::new(0);
+/// Offset of `skc_daddr` in `struct sock_common`, with which `struct sock` begins.
+#[unsafe(no_mangle)]
+pub static SKC_DADDR: Global<u32> = Global::new(0);
+/// Offset of `skc_v6_daddr` in `struct sock_common`, with which `struct sock` begins.
+#[unsafe(no_mangle)]
+pub static SKC_V6_DADDR: Global<u32> = Global::new(0);
+/// Offset of `inet_sport` in `struct inet_sock`.
+#[unsafe(no_mangle)]
+pub static INET_SPORT: Global<u32> = Global::new(0);
+/// Offset of `addr` in `struct unix_sock`.
+#[unsafe(no_mangle)]
+pub static UNIX_SOCK_ADDR: Global<u32> = Global::new(0);

@@ -1,4 +1,4 @@
-//! What the three socket hook families share: a finished call on a socket, judged and handed on.
+//! What the socket hook families share: a finished call on a socket, judged and handed on.
 //!
 //! `secure_raw_read` and `secure_raw_write` (`src/backend/libpq/be-secure.c`) use `recv` and `send`, which
 //! libc turns into `recvfrom` and `sendto`; the postmaster uses `accept`.
@@ -94,6 +94,6 @@ fn peer(address: u64) -> OpenInfo {
 
 /// `include/linux/socket.h`
 const MSG_PEEK: u64 = 2;
-const AF_UNIX: u16 = 1;
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
+pub const AF_UNIX: u16 = 1;
+pub const AF_INET: u16 = 2;
+pub const AF_INET6: u16 = 10;

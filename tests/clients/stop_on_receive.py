@@ -1,7 +1,7 @@
 """Stops a process from a hook each time that it has received something, and sees that it does not get to know before it
 is let go: what a hold rests on, with nothing of Capture's in it.
 
-Usage: stop_on_receive.py fexit|sys_exit|tracepoints; as root, on x86-64. Prints how often it went well.
+Usage: stop_on_receive.py fexit|sock_length|sys_exit|tracepoints; as root, on x86-64. Prints how often it went well.
 
 The hook is a few instructions, written here as the kernel reads them (Documentation/bpf/instruction-set.rst): if the
 process is the one that is meant, bpf_send_signal(SIGSTOP).
@@ -105,6 +105,8 @@ def hook(family: str, victim: int) -> int:
         return event
     if family == "fexit":
         loaded = load(program(victim, False), TRACING, TRACE_FEXIT, type_id("__sys_recvfrom", 12))
+    elif family == "sock_length":
+        loaded = load(program(victim, False), TRACING, TRACE_RAW_TP, type_id("btf_trace_sock_recv_length", 8))
     else:
         loaded = load(program(victim, True), TRACING, TRACE_RAW_TP, type_id("btf_trace_sys_exit", 8))
     attributes = struct.pack("=QII", 0, loaded, 0)

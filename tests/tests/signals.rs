@@ -8,7 +8,7 @@ use tests::{clients, deps};
 fn a_process_that_a_hook_stops_does_not_see_what_it_received() -> anyhow::Result<()> {
     let families = match std::env::var("CAPTURE_HOOKS") {
         Ok(family) => vec![family],
-        Err(_) => vec!["sys_exit".to_owned(), "tracepoints".to_owned()],
+        Err(_) => ["sock_length", "sys_exit", "tracepoints"].map(str::to_owned).to_vec(),
     };
     for family in families {
         let said = deps::run(clients::command("stop_on_receive.py")?.arg(&family))?;

@@ -23,7 +23,7 @@ use suite::{HOOKS, TOPICS, Topic};
 pub(crate) struct Options {
     /// The kernels, such as 6.1 [default: all]
     kernels: Vec<String>,
-    /// With these hooks only (repeatable): fexit, sys_exit or tracepoints
+    /// With these hooks only (repeatable): fexit, sock_length, sys_exit or tracepoints
     #[arg(long, value_name = "HOOKS")]
     hooks: Vec<String>,
     /// Keep the results, and renew the table of the README
@@ -142,7 +142,8 @@ impl Programs {
 /// Runs the suite on one kernel.
 fn examine(series: &'static Series, hooks: &[&'static str], programs: &Programs) -> Result<Results> {
     let kernel = package::ensure(series)?;
-    let plan = plan(hooks);
+    let hooks: Vec<_> = hooks.iter().copied().filter(|hooks| !series.lacks.contains(hooks)).collect();
+    let plan = plan(&hooks);
     let jobs = jobs(&plan, programs)?;
     let visit = guest::run(&format!("Linux {} with {}", series.name, hooks.join(", ")), &kernel, &jobs)?;
     let doctor = visit.jobs.first().map(|job| job.said.as_str()).unwrap_or_default();

@@ -86,7 +86,7 @@ struct RunArgs {
     /// Record this server only: `auto` for all, a port in any network namespace, or a process id (repeatable)
     #[arg(long, value_name = "auto|PORT|PID", default_value = "auto")]
     server: Vec<Selector>,
-    /// Use these hooks instead of the cheapest that load: fexit, sys_exit or tracepoints
+    /// Use these hooks instead of the cheapest that load: fexit, sock_length, sys_exit or tracepoints
     #[arg(long, value_name = "HOOKS")]
     hooks: Option<SocketHooks>,
     /// Read encrypted sessions here instead of where it costs least: server, library or off

@@ -4,6 +4,7 @@ use aya::programs::links::FdLink;
 use aya::programs::{BtfTracePoint, FExit, ProgramError, TracePoint};
 use aya::{Btf, Ebpf};
 
+use super::btf::BtfError;
 use super::error::LoadError;
 use super::hooks::{HookProgram, LIFECYCLE, Plan, SocketHooks};
 use super::kernel::chain;
@@ -17,11 +18,13 @@ pub(super) struct Links {
     pub(super) bound: bool,
 }
 
-/// Attaches what every plan needs, and the cheapest family of socket hooks that loads, or `only` this one.
+/// Attaches what every plan needs, and the cheapest family of socket hooks that loads, or `only` this one. `unseen` is why
+/// accepted connections cannot be found, if they cannot.
 pub(super) fn attach_all(
     ebpf: &mut Ebpf,
     btf: &Btf,
     only: Option<SocketHooks>,
+    unseen: Option<BtfError>,
 ) -> Result<(Links, Plan), LoadError> {
     let mut links = Links::default();
     for hook in LIFECYCLE {
@@ -29,6 +32,10 @@ pub(super) fn attach_all(
     }
     let mut refused = Vec::new();
     for sockets in SocketHooks::ALL.into_iter().filter(|family| only.is_none_or(|only| only == *family)) {
+        if let (SocketHooks::SockLength, Some(error)) = (sockets, &unseen) {
+            refused.push((sockets, error.to_string()));
+            continue;
+        }
         // Half a family would see bytes twice once the next one is attached: it is dropped with `of_family`.
         let mut of_family = Links::default();
         match sockets.programs().iter().try_for_each(|hook| attach(ebpf, btf, *hook, &mut of_family)) {
@@ -53,7 +60,7 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, hook: HookProgram, links: &mut Links) -> R
     let attached = match hook {
         HookProgram::BtfTracepoint(_, tracepoint) => {
             <&mut BtfTracePoint>::try_from(program).and_then(|program| {
-                program.load(tracepoint, btf)?;
+                loaded(program.load(tracepoint, btf))?;
                 let link = program.attach()?;
                 Ok(Some(program.take_link(link)?.into()))
             })
@@ -64,10 +71,7 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, hook: HookProgram, links: &mut Links) -> R
             Ok(Some(program.take_link(link)?.into()))
         }),
         HookProgram::Syscall(_, tracepoint) => <&mut TracePoint>::try_from(program).and_then(|program| {
-            match program.load() {
-                Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-                Err(error) => return Err(error),
-            }
+            loaded(program.load())?;
             let link = program.attach("syscalls", tracepoint)?;
             if aya::features().bpf_perf_link() {
                 return Ok(FdLink::try_from(program.take_link(link)?).ok());
@@ -85,6 +89,14 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, hook: HookProgram, links: &mut Links) -> R
         }
     }
     Ok(())
+}
+
+/// A program may have several tracepoints, and belong to several families.
+fn loaded(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
+    match result {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        result => result,
+    }
 }
 
 /// Detaches what the object itself keeps of a family. A program that was never loaded has nothing to unload, which

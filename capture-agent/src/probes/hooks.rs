@@ -7,6 +7,8 @@ use std::fmt;
 pub enum SocketHooks {
     /// Exits of `__sys_recvfrom`, `__sys_sendto` and `__sys_accept4`: no cost for any other system call.
     Fexit,
+    /// `tp_btf/sock_recv_length` and `sock_send_length` (Linux 6.3): no cost but for what moves bytes over a socket.
+    SockLength,
     /// `tp_btf/sys_exit`: one program, which every system call of the host passes through (about 25 ns).
     SysExit,
     /// The tracepoints of each call's entry and exit: an extra map entry per call, and tracefs must be mounted.
@@ -15,12 +17,13 @@ pub enum SocketHooks {
 
 impl SocketHooks {
     /// All of them, in the order in which they are tried.
-    pub const ALL: [Self; 3] = [Self::Fexit, Self::SysExit, Self::Tracepoints];
+    pub const ALL: [Self; 4] = [Self::Fexit, Self::SockLength, Self::SysExit, Self::Tracepoints];
 
     /// The programs of this family.
     pub(super) fn programs(self) -> &'static [HookProgram] {
         match self {
             Self::Fexit => FEXIT,
+            Self::SockLength => SOCK_LENGTH,
             Self::SysExit => SYS_EXIT,
             Self::Tracepoints => TRACEPOINTS,
         }
@@ -31,6 +34,7 @@ impl fmt::Display for SocketHooks {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Fexit => "fexit on the socket functions",
+            Self::SockLength => "tp_btf/sock_recv_length and sock_send_length",
             Self::SysExit => "tp_btf/sys_exit",
             Self::Tracepoints => "system call tracepoints",
         })
@@ -43,9 +47,10 @@ impl std::str::FromStr for SocketHooks {
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
             "fexit" => Ok(Self::Fexit),
+            "sock_length" => Ok(Self::SockLength),
             "sys_exit" => Ok(Self::SysExit),
             "tracepoints" => Ok(Self::Tracepoints),
-            _ => Err(format!("`{name}` is not one of fexit, sys_exit, tracepoints")),
+            _ => Err(format!("`{name}` is not one of fexit, sock_length, sys_exit, tracepoints")),
         }
     }
 }
@@ -57,6 +62,7 @@ impl SocketHooks {
             Self::Fexit => 1,
             Self::SysExit => 2,
             Self::Tracepoints => 3,
+            Self::SockLength => 4,
         }
     }
 
@@ -86,22 +92,32 @@ pub(super) enum HookProgram {
     Syscall(&'static str, &'static str),
 }
 
-/// Birth and death of processes: needed with every plan.
+/// Death of processes, and servers that start: needed with every plan.
 pub(super) const LIFECYCLE: &[HookProgram] = &[
     HookProgram::BtfTracepoint("process_exit", "sched_process_exit"),
     HookProgram::BtfTracepoint("process_exec", "sched_process_exec"),
-    HookProgram::BtfTracepoint("process_fork", "sched_process_fork"),
 ];
 
+/// Birth of backends, where a hook sees connections being accepted.
+const FORK: HookProgram = HookProgram::BtfTracepoint("process_fork", "sched_process_fork");
+
 const FEXIT: &[HookProgram] = &[
+    FORK,
     HookProgram::Fexit("fexit_recvfrom", "__sys_recvfrom"),
     HookProgram::Fexit("fexit_sendto", "__sys_sendto"),
     HookProgram::Fexit("fexit_accept", "__sys_accept4"),
 ];
 
-const SYS_EXIT: &[HookProgram] = &[HookProgram::BtfTracepoint("sys_exit", "sys_exit")];
+const SOCK_LENGTH: &[HookProgram] = &[
+    HookProgram::BtfTracepoint("process_fork_found", "sched_process_fork"),
+    HookProgram::BtfTracepoint("sock_received", "sock_recv_length"),
+    HookProgram::BtfTracepoint("sock_sent", "sock_send_length"),
+];
+
+const SYS_EXIT: &[HookProgram] = &[FORK, HookProgram::BtfTracepoint("sys_exit", "sys_exit")];
 
 const TRACEPOINTS: &[HookProgram] = &[
+    FORK,
     HookProgram::Syscall("enter_recvfrom", "sys_enter_recvfrom"),
     HookProgram::Syscall("exit_recvfrom", "sys_exit_recvfrom"),
     HookProgram::Syscall("enter_sendto", "sys_enter_sendto"),

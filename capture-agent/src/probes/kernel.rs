@@ -116,10 +116,10 @@ impl Kernel {
     ) -> Result<(Self, Ring), LoadError> {
         let ring_bytes = ring_bytes.clamp(MIN_RING, MAX_RING).next_power_of_two();
         let btf = Btf::from_sys_fs()?;
-        let mut ebpf = load_object(ring_bytes, &btf)?;
+        let (mut ebpf, unseen) = load_object(ring_bytes, &btf)?;
         let logger =
             EbpfLogger::init(&mut ebpf).map_err(|error| LoadError::Mismatch(format!("its log: {error}")))?;
-        let (Links { mut links, bound }, plan) = attach_all(&mut ebpf, &btf, only)?;
+        let (Links { mut links, bound }, plan) = attach_all(&mut ebpf, &btf, only, unseen)?;
 
         let meta = Meta { abi: ABI, sockets: plan.sockets.number(), epoch: monotonic_now() };
         if let Some(pins) = &pins {
@@ -340,8 +340,18 @@ impl Kernel {
     }
 }
 
-fn load_object(ring_bytes: u32, btf: &Btf) -> Result<Ebpf, LoadError> {
-    let offsets = field_offsets()?;
+/// The object, and why it could not find accepted connections, if it could not.
+fn load_object(ring_bytes: u32, btf: &Btf) -> Result<(Ebpf, Option<BtfError>), LoadError> {
+    let types = KernelTypes::of_running_kernel()?;
+    let mut offsets = offsets(&types, &FIELDS)?;
+    offsets.push(("PID_NUMBER", types.offset("pid", "numbers")? + types.offset("upid", "nr")?));
+    let unseen = match self::offsets(&types, &FIELDS_OF_SOCKETS) {
+        Ok(more) => {
+            offsets.extend(more);
+            None
+        }
+        Err(error) => Some(error),
+    };
     let wake_bytes = u64::from(ring_bytes / WAKE_FRACTION);
     let mut loader = EbpfLoader::new();
     loader.btf(Some(btf)).map_max_entries("RING", ring_bytes).override_global(
@@ -352,7 +362,7 @@ fn load_object(ring_bytes: u32, btf: &Btf) -> Result<Ebpf, LoadError> {
     for (name, offset) in &offsets {
         loader.override_global(name, offset, true);
     }
-    Ok(loader.load(OBJECT)?)
+    Ok((loader.load(OBJECT)?, unseen))
 }
 
 /// Gives everything a name in the BPF file system. What `META` says comes last: without it, nothing of the rest is
@@ -392,28 +402,43 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, LoadError> {
     ebpf.take_map(name).ok_or_else(|| LoadError::Mismatch(format!("map `{name}` is missing")))
 }
 
-/// Where the fields stand that the kernel side reads: the name of its global, and the offset.
-fn field_offsets() -> Result<Vec<(&'static str, u32)>, BtfError> {
-    let types = KernelTypes::of_running_kernel()?;
-    let mut offsets = Vec::new();
-    for (global, name, field) in [
-        ("TASK_PID", "task_struct", "pid"),
-        ("TASK_TGID", "task_struct", "tgid"),
-        ("TASK_EXIT_CODE", "task_struct", "exit_code"),
-        ("TASK_FILES", "task_struct", "files"),
-        ("FILES_FDT", "files_struct", "fdt"),
-        ("FDTABLE_FD", "fdtable", "fd"),
-        ("FILE_PRIVATE_DATA", "file", "private_data"),
-        ("SOCKET_SK", "socket", "sk"),
-        ("SOCK_PEER_PID", "sock", "sk_peer_pid"),
-        ("TASK_THREAD_PID", "task_struct", "thread_pid"),
-        ("PID_LEVEL", "pid", "level"),
-    ] {
-        offsets.push((global, types.offset(name, field)?));
-    }
-    offsets.push(("PID_NUMBER", types.offset("pid", "numbers")? + types.offset("upid", "nr")?));
-    Ok(offsets)
+/// Where these fields stand: the name of each one's global, and the offset.
+fn offsets(types: &KernelTypes, fields: &[Field]) -> Result<Vec<(&'static str, u32)>, BtfError> {
+    fields.iter().map(|(global, name, field)| Ok((*global, types.offset(name, field)?))).collect()
 }
+
+/// A field that the kernel side reads: its global, its struct and its name.
+type Field = (&'static str, &'static str, &'static str);
+
+const FIELDS: [Field; 11] = [
+    ("TASK_PID", "task_struct", "pid"),
+    ("TASK_TGID", "task_struct", "tgid"),
+    ("TASK_EXIT_CODE", "task_struct", "exit_code"),
+    ("TASK_FILES", "task_struct", "files"),
+    ("FILES_FDT", "files_struct", "fdt"),
+    ("FDTABLE_FD", "fdtable", "fd"),
+    ("FILE_PRIVATE_DATA", "file", "private_data"),
+    ("SOCKET_SK", "socket", "sk"),
+    ("SOCK_PEER_PID", "sock", "sk_peer_pid"),
+    ("TASK_THREAD_PID", "task_struct", "thread_pid"),
+    ("PID_LEVEL", "pid", "level"),
+];
+
+/// What it needs to find an accepted connection.
+const FIELDS_OF_SOCKETS: [Field; 12] = [
+    ("FDTABLE_MAX_FDS", "fdtable", "max_fds"),
+    ("FDTABLE_OPEN_FDS", "fdtable", "open_fds"),
+    ("FILE_F_INODE", "file", "f_inode"),
+    ("INODE_I_MODE", "inode", "i_mode"),
+    ("SOCKET_TYPE", "socket", "type"),
+    ("SKC_FAMILY", "sock_common", "skc_family"),
+    ("SKC_STATE", "sock_common", "skc_state"),
+    ("SKC_DPORT", "sock_common", "skc_dport"),
+    ("SKC_DADDR", "sock_common", "skc_daddr"),
+    ("SKC_V6_DADDR", "sock_common", "skc_v6_daddr"),
+    ("INET_SPORT", "inet_sock", "inet_sport"),
+    ("UNIX_SOCK_ADDR", "unix_sock", "addr"),
+];
 
 /// An error and its causes on one line, and of a verifier log only its end.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {

@@ -16,13 +16,15 @@ pub(super) struct Series {
     pub(super) name: &'static str,
     /// The release.
     pub(super) suite: &'static str,
+    /// The families of hooks that it is too old for.
+    pub(super) lacks: &'static [&'static str],
 }
 
 /// Oldest first.
 pub(super) const ALL: [Series; 3] = [
-    Series { name: "5.10", suite: "bullseye" },
-    Series { name: "6.1", suite: "bookworm" },
-    Series { name: "6.12", suite: "trixie" },
+    Series { name: "5.10", suite: "bullseye", lacks: &["sock_length"] },
+    Series { name: "6.1", suite: "bookworm", lacks: &["sock_length"] },
+    Series { name: "6.12", suite: "trixie", lacks: &[] },
 ];
 
 /// A kernel, ready to boot.

@@ -1,7 +1,7 @@
 //! The core of the tests: what a kernel must be able to do, in tests that an emulated processor runs in minutes.
 
 /// The families of socket hooks, by the names that `capture-agent run --hooks` knows, cheapest for the host first.
-pub(super) const HOOKS: [&str; 3] = ["fexit", "sys_exit", "tracepoints"];
+pub(super) const HOOKS: [&str; 4] = ["fexit", "sock_length", "sys_exit", "tracepoints"];
 
 /// One thing that capture needs of a kernel.
 pub(super) struct Topic {
