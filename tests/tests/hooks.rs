@@ -27,8 +27,8 @@ fn no_program_takes_the_verifier_long() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A third more than the most that any takes: `sys_exit`, 8,600 on Linux 6.18 and 9,900 on 6.1.
-const MOST_VERIFIED: u32 = 13_000;
+/// A third more than the most that any takes: `sys_exit`, 13,000 on Linux 6.18, 13,300 on 6.1.
+const MOST_VERIFIED: u32 = 20_000;
 
 /// Those of `CAPTURE_HOOKS`, or the cheapest that load. `cargo xtask kernels` runs it with each family.
 #[test]
