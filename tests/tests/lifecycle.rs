@@ -37,6 +37,9 @@ fn a_killed_agent_leaves_its_hooks_until_they_are_detached() -> anyhow::Result<(
     assert!(refused.contains(&format!("in use by process {}", agent.pid()?)), "{refused}");
     let killed = agent.kill()?;
     assert!(kernel.programs_left()? > 0);
+    // Not that of this test alone: others kill agents too.
+    let doctor = deps::run(Command::new(deps::agent()?).arg("doctor"))?;
+    assert!(doctor.contains("hooks are attached whose agent does not run: /sys/fs/bpf/capture/"), "{doctor}");
     let said = detach(&killed.data)?;
     assert!(said.contains("detached"), "{said}");
     gone(&kernel)?;

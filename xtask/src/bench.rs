@@ -19,7 +19,7 @@ mod work;
 
 use crate::postgres::Server;
 use crate::{build, setup, shell, test};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use cases::Case;
 use clap::Args;
 use contender::Contender;
@@ -70,6 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     setup::ensure(setup::For::Bench)?;
     test::machine()?;
+    nobody_captures()?;
     let agent = options.agent.clone().map_or_else(build::agent, Ok)?;
     let bench = Bench::start(agent)?;
     let figures = measure(&bench, &plan, options)?;
@@ -85,6 +86,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     Ok(())
 }
+
+/// Makes sure that no agent's hooks are attached already: all rounds would carry them, those without a contender too.
+fn nobody_captures() -> Result<()> {
+    let pinned = fs::read_dir(PINS).into_iter().flatten().flatten();
+    let pinned: Vec<_> = pinned.map(|entry| entry.path().display().to_string()).collect();
+    ensure!(
+        pinned.is_empty(),
+        "agents' hooks are attached, which would slow all that is measured: {}; stop the agents, and \
+         `capture-agent detach --all` removes what dead ones left",
+        pinned.join(", ")
+    );
+    Ok(())
+}
+
+/// Where agents pin their hooks unless they are told otherwise.
+const PINS: &str = "/sys/fs/bpf/capture";
 
 /// What shall be measured.
 struct Plan {

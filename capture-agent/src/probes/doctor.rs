@@ -7,6 +7,7 @@ use super::access::{Access, OwnRights};
 use super::btf::KernelTypes;
 use super::hooks::SocketHooks;
 use super::kernel::{Kernel, chain};
+use super::pins::Pins;
 use super::servers::{Selector, Server, find_servers};
 use super::tls::TlsPlan;
 
@@ -35,10 +36,11 @@ pub enum Verdict {
 }
 
 /// Checks everything. Loads the hooks for a moment to see which ones this kernel takes. `shim` looks at other processes,
-/// if one does for the agent.
-pub fn examine(selectors: &[Selector], shim: Option<&dyn Access>) -> Vec<Check> {
+/// if one does for the agent; kernel sides are pinned below `pin_dir`.
+pub fn examine(selectors: &[Selector], shim: Option<&dyn Access>, pin_dir: &Path) -> Vec<Check> {
     let beside = shim.is_some();
     let mut checks = vec![kernel(), types(), rights(beside), lockdown(), pid_namespace(), tracefs(), pins()];
+    checks.push(left_behind(pin_dir));
     checks.extend(hooks());
     let access = shim.unwrap_or(&OwnRights);
     let all = find_servers(access, std::iter::empty()).unwrap_or_default();
@@ -208,6 +210,21 @@ fn pins() -> Check {
         "pins",
         "probes cannot be pinned: capture ends with the agent".into(),
         "boot Linux 5.15 or later, if an agent that dies must not be a break; see docs/errors.md#not-pinned",
+    )
+}
+
+/// Whether agents that do not run have left hooks attached: each costs the host what it cost with its agent.
+fn left_behind(pin_dir: &Path) -> Check {
+    let left: Vec<_> =
+        Pins::all(pin_dir).into_iter().filter(|pins| pins.exist() && pins.user().is_none()).collect();
+    if left.is_empty() {
+        return ok("dead agents", "none has left hooks".into());
+    }
+    let folders: Vec<_> = left.iter().map(|pins| pins.folder().display().to_string()).collect();
+    note(
+        "dead agents",
+        format!("hooks are attached whose agent does not run: {}", folders.join(", ")),
+        "start the agent of that data directory again, or remove them: capture-agent detach --all",
     )
 }
 

@@ -17,7 +17,7 @@ use crate::shim::Eyes;
 pub fn doctor(config: &Config, servers: &[Selector], json: bool) -> anyhow::Result<ExitCode> {
     let shim = rights::socket(config).and_then(|socket| Eyes::open(socket).ok());
     let access = shim.as_ref().map(|shim| -> &dyn Access { shim });
-    let checks = doctor::examine(servers, access);
+    let checks = doctor::examine(servers, access, &config.kernel.pin_dir);
     let mut out = io::stdout().lock();
     if json {
         print_json(&checks, &mut out)?;
