@@ -15,7 +15,7 @@ use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
 pub use self::proxy::{FaultProxy, Request};
-use crate::server::free_port;
+use crate::server::free_ports;
 use crate::{deps, wait};
 
 /// The kinds of servers.
@@ -55,11 +55,8 @@ impl ObjectStorage {
     /// It is not installed, or does not start.
     pub fn start(kind: Kind) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("capture-storage-").tempdir()?;
-        let mut others = [0; 7];
-        for port in &mut others {
-            *port = free_port()?;
-        }
-        let ports = Ports { http: free_port()?, others };
+        let [http, others @ ..] = free_ports::<8>()?;
+        let ports = Ports { http, others };
         let mut storage = Self { kind, folder, process: None, ports, secret: "first-secret".into() };
         storage.start_again()?;
         match kind {

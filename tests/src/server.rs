@@ -391,7 +391,22 @@ fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
 /// # Errors
 /// The machine has none left.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    Ok(free_ports::<1>()?[0])
+}
+
+/// Several, no two of which are the same.
+///
+/// # Errors
+/// The machine has not as many left.
+pub fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+    // A port is given again as soon as nobody listens on it.
+    let listeners = [(); N].map(|()| TcpListener::bind(("127.0.0.1", 0)));
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        let listener = listener.as_ref().map_err(|error| anyhow::anyhow!("no free port: {error}"))?;
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
 }
 
 /// The eighth line of `postmaster.pid` says whether the server takes connections
