@@ -23,7 +23,9 @@ pub(crate) fn render(all: &[Results]) -> String {
         for topic in &TOPICS {
             text += &format!(" {} |", cell(results, topic.name));
         }
-        let lacks: Vec<&str> = results.lacks.values().map(String::as_str).collect();
+        // The other columns say which hooks there are.
+        let lacks = results.lacks.iter().filter(|(check, _)| *check != "hooks");
+        let lacks: Vec<&str> = lacks.map(|(_, found)| found.as_str()).collect();
         let lacks = if lacks.is_empty() { "nothing".to_owned() } else { lacks.join("; ") };
         text += &format!(" {} |\n", lacks.replace('|', "\\|"));
     }
