@@ -120,9 +120,12 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            // A task failed. What was captured is of no interest, but the hooks must go.
-            drop(self.child.kill());
-            drop(self.child.wait());
+            // A task failed. What was captured is of no interest, but the hooks must go: only the agent takes them away.
+            drop(shell::signal(&self.child, Signal::TERM));
+            if !matches!(shell::ended(&mut self.child, STOP_TIME), Ok(Some(_))) {
+                drop(self.child.kill());
+                drop(self.child.wait());
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ pub(super) struct Case {
 /// Everything, in the order of the tables.
 pub(super) fn all() -> Vec<Case> {
     use Contender::{
-        Bpftrace, Bystanding, Captured, Direct, Guarded, LogStatement, PgAudit, PgBouncer, Statements,
+        Bpftrace, Bystanding, Captured, Direct, Guarded, Hooks, LogStatement, PgAudit, PgBouncer, Statements,
         Tcpdump,
     };
     use Protocol::{Extended, Prepared, Simple};
@@ -36,6 +36,9 @@ pub(super) fn all() -> Vec<Case> {
         |contender, against, work: &Work| cases.push(Case { contender, against, work: work.clone() });
     for work in [select(Prepared, 8)].iter().chain(&bulk) {
         add(Statements, Direct, work);
+    }
+    for tls in [false, true] {
+        add(Hooks, Direct, &Work { tls, ..select(Prepared, 8) });
     }
     for work in [select(Prepared, 8), select(Simple, 8)] {
         add(Guarded, Direct, &work);

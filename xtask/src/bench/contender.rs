@@ -1,5 +1,6 @@
 //! Who looks on while the clients work: nobody, Capture, or another way to know what they did.
 
+mod aside;
 mod captured;
 mod peers;
 mod process;
@@ -17,6 +18,8 @@ pub(super) enum Contender {
     Direct,
     /// Everything recorded: statements, and all rows.
     Captured,
+    /// The hooks alone: an agent follows another server of the same program.
+    Hooks,
     /// Statements recorded, without rows.
     Statements,
     /// Everything recorded, while a guardrail is about other sessions.
@@ -70,6 +73,7 @@ impl Contender {
             Self::Captured | Self::Statements | Self::Bystanding | Self::Guarded => {
                 Box::new(captured::Captured::start(bench, self.config())?)
             }
+            Self::Hooks => Box::new(aside::Aside::start(bench)?),
             Self::PgBouncer => Box::new(peers::Beside::pgbouncer(bench)?),
             Self::LogStatement => Box::new(peers::Server::that_logs(&bench.server, "-c log_statement=all")?),
             Self::PgAudit => Box::new(peers::Server::that_logs(bench.of(self)?, AUDIT)?),
@@ -103,6 +107,7 @@ impl fmt::Display for Contender {
         f.write_str(match self {
             Self::Direct => "direct",
             Self::Captured => "captured",
+            Self::Hooks => "hooks alone",
             Self::Statements => "statements only",
             Self::Bystanding => "others guarded",
             Self::Guarded => "guarded",

@@ -1,8 +1,8 @@
 //! What the agent takes while many sessions do nothing.
 
 use super::Bench;
-use super::contender::Contender;
 use super::figures::Idle;
+use crate::agent::Agent;
 use crate::postgres::Server;
 use crate::shell;
 use anyhow::{Context as _, Result, bail};
@@ -13,16 +13,18 @@ use std::time::{Duration, Instant};
 
 /// Looks for some seconds.
 pub(super) fn run(bench: &Bench, seconds: u64) -> Result<Idle> {
-    let running = Contender::Captured.start(bench)?;
-    let usage = || running.usage()?.context("the agent is no process");
+    let folder = tempfile::tempdir()?;
+    let running = Agent::start(&bench.program, folder.path(), bench.server.port())?;
     thread::sleep(SETTLE);
-    let without = usage()?;
+    let without = running.usage()?;
     let sessions = Sessions::open(&bench.server, SESSIONS)?;
     thread::sleep(SETTLE);
-    let before = usage()?;
+    let before = running.usage()?;
     thread::sleep(Duration::from_secs(seconds));
-    let used = usage()? - before;
+    let used = running.usage()? - before;
     drop(sessions);
+    // Asked to, it takes its hooks with it: what is measured next must not carry them.
+    running.stop()?;
     Ok(Idle {
         sessions: SESSIONS,
         seconds,
