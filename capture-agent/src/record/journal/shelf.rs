@@ -1,5 +1,5 @@
-//! What the threads know of the journal: the capture thread writes it, the writer thread asks how far it is, and two others
-//! ([`super::syncing`]) make room for the next segment, bring it to the disk and remove those that nobody needs any more.
+//! What the threads know of the journal: the capture thread writes it, the writer thread asks how far it is, and a third
+//! ([`super::syncing`]) brings it to the disk, makes room for the next segment and removes those that nobody needs any more.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -26,7 +26,7 @@ pub(in crate::record) struct Shelf {
     settled: AtomicU64,
     /// The latest time that a segment or a file was given.
     clock: AtomicU64,
-    /// The thread that makes room.
+    /// The thread that waits for the disk.
     worker: OnceLock<Thread>,
 }
 

@@ -1,6 +1,5 @@
-//! The threads that see to the journal's files: one makes room for the next segment, another brings what is written to the disk now
-//! and then, and removes what nobody needs any more. All of it takes the disk's time, while rows wait for the threads that capture
-//! and write them. Room has a thread of its own, since it is wanted again long before a busy disk has taken a second's rows.
+//! The thread that brings the journal to the disk now and then, makes room for its next segment, and removes what nobody needs
+//! any more of it. All of it takes the disk's time, while rows wait for the threads that capture and write them.
 #![expect(clippy::disallowed_types, reason = "an IO room: the disk is asked at intervals")]
 
 use std::io;
@@ -16,33 +15,25 @@ use crate::telemetry::metrics;
 #[derive(Debug)]
 pub(in crate::record) struct Syncing {
     ends: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Syncing {
-    /// Starts the threads, which bring the journal to the disk `every` so often; not at all if none is given.
+    /// Starts the thread, which brings the journal to the disk `every` so often; none if never.
     pub(in crate::record) fn start(shelf: Arc<Shelf>, every: Option<Duration>) -> io::Result<Self> {
         let ends = Arc::new(AtomicBool::new(false));
-        let mut started = Self { ends: Arc::clone(&ends), threads: Vec::new() };
         let (its_shelf, its_end) = (Arc::clone(&shelf), Arc::clone(&ends));
-        started.spawn("journal-room", move || make_room(&its_shelf, &its_end))?;
-        if let Some(room) = started.threads.first() {
-            shelf.set_worker(room.thread().clone());
-        }
-        started.spawn("journal", move || sync(&shelf, every, &ends))?;
-        Ok(started)
-    }
-
-    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        self.threads.push(thread::Builder::new().name(name.to_owned()).spawn(work)?);
-        Ok(())
+        let work = move || run(&its_shelf, every, &its_end);
+        let thread = thread::Builder::new().name("journal".to_owned()).spawn(work)?;
+        shelf.set_worker(thread.thread().clone());
+        Ok(Self { ends, thread: Some(thread) })
     }
 }
 
 impl Drop for Syncing {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::Release);
-        for thread in self.threads.drain(..) {
+        if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             // A thread that panicked has said so.
             drop(thread.join());
@@ -50,16 +41,10 @@ impl Drop for Syncing {
     }
 }
 
-fn make_room(shelf: &Shelf, ends: &AtomicBool) {
-    while !ends.load(Ordering::Acquire) {
-        shelf.make_spare();
-        thread::park();
-    }
-}
-
-fn sync(shelf: &Shelf, every: Option<Duration>, ends: &AtomicBool) {
+fn run(shelf: &Shelf, every: Option<Duration>, ends: &AtomicBool) {
     let (mut synced, mut swept) = (Instant::now(), Instant::now());
     while !ends.load(Ordering::Acquire) {
+        shelf.make_spare();
         if every.is_some_and(|every| synced.elapsed() >= every) {
             synced = Instant::now();
             if let Err(error) = shelf.sync() {
