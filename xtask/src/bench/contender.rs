@@ -1,6 +1,5 @@
 //! Who looks on while the clients work: nobody, Capture, or another way to know what they did.
 
-mod aside;
 mod captured;
 mod peers;
 mod process;
@@ -73,7 +72,7 @@ impl Contender {
             Self::Captured | Self::Statements | Self::Bystanding | Self::Guarded => {
                 Box::new(captured::Captured::start(bench, self.config())?)
             }
-            Self::Hooks => Box::new(aside::Aside::start(bench)?),
+            Self::Hooks => Box::new(captured::Captured::aside(bench, self.config())?),
             Self::PgBouncer => Box::new(peers::Beside::pgbouncer(bench)?),
             Self::LogStatement => Box::new(peers::Server::that_logs(&bench.server, "-c log_statement=all")?),
             Self::PgAudit => Box::new(peers::Server::that_logs(bench.of(self)?, AUDIT)?),

@@ -5,6 +5,7 @@ use super::super::round::{Round, Via};
 use super::super::work::{Recorded, Work};
 use super::{Kept, Running};
 use crate::agent::Agent;
+use crate::postgres::Server;
 use crate::usage::Usage;
 use crate::{setup, shell};
 use anyhow::{Context as _, Result};
@@ -17,15 +18,28 @@ pub(super) struct Captured {
     agent: Agent,
     folder: TempDir,
     via: Via,
+    /// The server that it follows instead of the clients': nothing is recorded then.
+    other: Option<Server>,
 }
 
 impl Captured {
     pub(super) fn start(bench: &Bench, config: String) -> Result<Self> {
+        Self::follow(bench, config, None)
+    }
+
+    /// An agent that follows another server of the same program, which does nothing: all hooks and probes are hit, and their
+    /// programs turn away at once.
+    pub(super) fn aside(bench: &Bench, config: String) -> Result<Self> {
+        Self::follow(bench, config, Some(Server::start_with_tls(&[])?))
+    }
+
+    fn follow(bench: &Bench, config: String, other: Option<Server>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("capture-bench-").tempdir()?;
         let file = folder.path().join("capture.toml");
         fs::write(&file, config)?;
-        let agent = Agent::start_with(&bench.program, folder.path(), bench.server.port(), Some(&file))?;
-        Ok(Self { agent, folder, via: Via { port: bench.server.port(), options: "" } })
+        let followed = other.as_ref().unwrap_or(&bench.server);
+        let agent = Agent::start_with(&bench.program, folder.path(), followed.port(), Some(&file))?;
+        Ok(Self { agent, folder, via: Via { port: bench.server.port(), options: "" }, other })
     }
 }
 
@@ -43,8 +57,11 @@ impl Running for Captured {
     }
 
     fn end(self: Box<Self>, work: &Work, round: &Round) -> Result<Kept> {
-        let Self { agent, folder, .. } = *self;
+        let Self { agent, folder, other, .. } = *self;
         agent.stop()?;
+        if other.is_some() {
+            return Ok(Kept::default());
+        }
         let recorded = work.recorded();
         let expected = i64::try_from(round.transactions)? * recorded.each;
         let lost = expected - count(folder.path(), &recorded)?;
