@@ -26,6 +26,7 @@ mod verdicts;
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +34,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tracing::info;
 
 use self::capture::Capture;
@@ -53,7 +56,7 @@ use crate::mask::Masker;
 use crate::probes::{Kernel, Pins, PodList, PodNames, TlsProbes, memory, monotonic_now};
 use crate::record::journal::SEGMENT_BYTES;
 use crate::record::{Recorder, Settings};
-use crate::telemetry::{health, http};
+use crate::telemetry::{file, health, http};
 use crate::upload::Upload;
 
 /// Records until SIGTERM or SIGINT; then drains, writes what it has, and returns success.
@@ -116,6 +119,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     let file = options.config_file;
     let (policies, reloads) = std::sync::mpsc::sync_channel(1);
     let tls = TlsProbes::new(&kernel, options.tls);
+    let (fresh, written) = options.metrics_file.map(metrics_file).unzip();
     let passes =
         kernel.passes().context("cannot map the kernel side's table of rows that are passed over")?;
     let mut capture = Capture {
@@ -131,7 +135,8 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         backlogs,
         on_stop: config.kernel.on_stop,
         began: monotonic_now(),
-        metrics_file: options.metrics_file,
+        metrics_file: fresh,
+        hurries: false,
         file: file.clone(),
         config,
     };
@@ -182,8 +187,17 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
     if let Some(upload) = upload {
         upload.finish();
     }
+    if let Some(written) = written {
+        written.await?;
+    }
     recorded??;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has the metrics written to `path` whenever the sender says that they have changed, until it is gone.
+fn metrics_file(path: PathBuf) -> (watch::Sender<()>, JoinHandle<()>) {
+    let (fresh, news) = watch::channel(());
+    (fresh, tokio::spawn(file::keep(path, news)))
 }
 
 /// Sees to what becomes of complete files.

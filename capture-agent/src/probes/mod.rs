@@ -45,7 +45,7 @@ pub use lock_waits::{LockWaits, waiting_for_locks};
 pub use passes::{Passed, Passes};
 pub use pins::Pins;
 pub use pod_names::PodNames;
-pub use priority::{Turns, run_promptly};
+pub use priority::{Turns, run_first, run_promptly};
 pub use processes::{is_being_ended, monotonic_now, thread_time, unix_offset};
 pub use ring::Ring;
 pub use servers::{Selector, Server, find_server, find_servers};

@@ -19,20 +19,50 @@ pub enum Turns {
 ///
 /// What the system says; the thread then runs as before.
 pub fn run_promptly(levels: i32, turns: Turns) -> io::Result<()> {
-    let attributes = libc::sched_attr {
-        size: size_of::<libc::sched_attr>() as u32,
-        sched_policy: 0,
-        sched_flags: 0,
+    set(&libc::sched_attr {
         sched_nice: -levels,
-        sched_priority: 0,
         // 0 is the usual length.
         sched_runtime: if turns == Turns::Short { SHORT_NS } else { 0 },
+        ..usual()
+    })
+}
+
+/// Has the calling thread run before all that run at any level of nice(2). That level counts only among the processes of one
+/// group: of a service or a pod, and where those are no groups, of one login (`sched_autogroup_enabled`; sched(7)). Each backend of
+/// a server is then a group of its own, and a thread at the highest level gets no more than one of them. Whoever asks for this must
+/// be done soon. Needs CAP_SYS_NICE.
+///
+/// # Errors
+///
+/// What the system says; the thread then runs as before.
+pub fn run_first() -> io::Result<()> {
+    set(&libc::sched_attr {
+        sched_policy: libc::SCHED_RR.cast_unsigned(),
+        // The lowest of those that come first.
+        sched_priority: 1,
+        // What it starts does not.
+        sched_flags: libc::SCHED_FLAG_RESET_ON_FORK as u64,
+        ..usual()
+    })
+}
+
+fn usual() -> libc::sched_attr {
+    libc::sched_attr {
+        size: size_of::<libc::sched_attr>() as u32,
+        sched_policy: libc::SCHED_OTHER.cast_unsigned(),
+        sched_flags: 0,
+        sched_nice: 0,
+        sched_priority: 0,
+        sched_runtime: 0,
         sched_deadline: 0,
         sched_period: 0,
-    };
+    }
+}
+
+fn set(attributes: &libc::sched_attr) -> io::Result<()> {
     // On Linux a priority belongs to a thread: 0 names the calling one.
     // SAFETY: the call reads the struct, whose size stands in it.
-    match unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) } {
+    match unsafe { libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_ref(attributes), 0) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -56,5 +86,21 @@ mod tests {
             unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
         });
         assert_eq!(levels.join().unwrap(), 0);
+    }
+
+    #[test]
+    fn whoever_runs_first_runs_as_before_when_it_is_done() {
+        let policies = std::thread::spawn(|| {
+            // SAFETY: the call takes a number only.
+            let policy = || unsafe { libc::sched_getscheduler(0) };
+            let before = policy();
+            let first = run_first().map(|()| policy() & !libc::SCHED_RESET_ON_FORK);
+            run_promptly(0, Turns::Usual).unwrap();
+            (before, first, policy())
+        });
+        let (before, first, after) = policies.join().unwrap();
+        // Without the right to it, nothing has changed.
+        assert!(first.is_err() || first.is_ok_and(|policy| policy == libc::SCHED_RR));
+        assert_eq!((before, after), (libc::SCHED_OTHER, libc::SCHED_OTHER));
     }
 }

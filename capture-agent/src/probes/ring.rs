@@ -192,6 +192,12 @@ impl Ring {
         self.producer.word(0).load(Ordering::Acquire)
     }
 
+    /// Whether so much was not handed on yet that the reader should hurry: an eighth of the room; once it is `hurrying`, a
+    /// fourth of that.
+    pub fn is_filling(&self, hurrying: bool) -> bool {
+        self.end() - self.position > self.size() / if hurrying { 32 } else { 8 }
+    }
+
     /// Lets the kernel overwrite what was handed on.
     pub fn acknowledge(&mut self) {
         self.acknowledged = self.position;

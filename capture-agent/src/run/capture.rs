@@ -8,6 +8,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use capture_common::{BACKEND, HOLD_GUARD, LOSS_RING_FULL, OpenInfo, SessionKey, Tracked};
+use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use super::reload::Reloaded;
@@ -19,7 +20,7 @@ use super::{decisions, masking, shim};
 use crate::config::{Config, OnStop};
 use crate::enforce::{Backends, Overruns};
 use crate::probes::{
-    Counters, Event, Form, Kernel, Ring, Stop, Turns, Way, monotonic_now, run_promptly, thread_time,
+    Counters, Event, Form, Kernel, Ring, Stop, Turns, Way, monotonic_now, run_first, run_promptly, thread_time,
 };
 use crate::record::{Recorder, Recovery};
 use crate::session::Origin;
@@ -49,8 +50,10 @@ pub(super) struct Capture {
     pub(super) on_stop: OnStop,
     /// When this agent took over, in nanoseconds of `CLOCK_MONOTONIC`.
     pub(super) began: u64,
-    /// Where the metrics are written, if they are.
-    pub(super) metrics_file: Option<PathBuf>,
+    /// Who writes the metrics to a file, if anybody does.
+    pub(super) metrics_file: Option<watch::Sender<()>>,
+    /// Whether this thread runs before all others, because the ring fills up.
+    pub(super) hurries: bool,
 }
 
 /// What is done now and then rather than for each event.
@@ -120,6 +123,7 @@ impl Capture {
                 _ => TICK,
             };
             self.ring.wait(limit)?;
+            self.keep_up();
             let events = self.drain(rounds.clock);
             if events > 0 {
                 rounds.heard = monotonic_now();
@@ -214,11 +218,22 @@ impl Capture {
         Ok(())
     }
 
+    /// Has this thread run before the server's while the ring fills up: they fill it faster than it is drained, until they
+    /// wait for a processor themselves. That is over when it is drained: for some tens of milliseconds at most.
+    fn keep_up(&mut self) {
+        let hurries = self.ring.is_filling(self.hurries);
+        if hurries != self.hurries {
+            self.hurries = hurries;
+            self.run_promptly();
+        }
+    }
+
     /// Where backends may be stopped, they wait for this thread.
     fn run_promptly(&self) {
         let turns = if self.backends.is_some() { Turns::Short } else { Turns::Usual };
-        if let Err(error) = run_promptly(PRIORITY, turns) {
-            debug!(%error, "the capture thread runs at normal priority");
+        let done = if self.hurries { run_first() } else { run_promptly(PRIORITY, turns) };
+        if let Err(error) = done {
+            debug!(%error, hurries = self.hurries, "the capture thread runs at its earlier priority");
         }
     }
 
@@ -387,10 +402,8 @@ impl Capture {
         metrics::RING_SIZE.set(self.ring.size());
         metrics::RING_USED.set(self.ring.end().saturating_sub(self.ring.position()));
         metrics::WAITING.set(self.verdicts.waiting() as u64);
-        if let Some(path) = &self.metrics_file
-            && let Err(error) = std::fs::write(path, metrics::render())
-        {
-            warn!(path = %path.display(), %error, "cannot write the metrics");
+        if let Some(fresh) = &self.metrics_file {
+            fresh.send_replace(());
         }
     }
 

@@ -2,6 +2,7 @@
 //! well ([`health`]), for whoever asks over HTTP.
 
 mod clock;
+pub mod file;
 pub mod health;
 pub mod http;
 pub mod metrics;
