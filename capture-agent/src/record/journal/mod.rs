@@ -359,7 +359,10 @@ impl Journal {
         if waiting > self.waiting_bytes {
             return Err(io::Error::other(format!("{waiting} bytes of it wait for files to be completed")));
         }
-        create_folder(&self.folder)?;
+        // Making what is there waits for whoever changes what is in the data directory.
+        if !self.folder.is_dir() {
+            create_folder(&self.folder)?;
+        }
         if !self.lock.stands() {
             self.lock = lock(&self.folder).map_err(io::Error::other)?;
             self.shelf.hold(Arc::clone(&self.lock));
