@@ -20,7 +20,8 @@ use super::{decisions, masking, shim};
 use crate::config::{Config, OnStop};
 use crate::enforce::{Backends, Overruns};
 use crate::probes::{
-    Counters, Event, Form, Kernel, Ring, Stop, Turns, Way, monotonic_now, run_first, run_promptly, thread_time,
+    Counters, Event, Form, Kernel, Ring, Stop, Turns, Way, monotonic_now, run_first, run_promptly,
+    thread_time,
 };
 use crate::record::{Recorder, Recovery};
 use crate::session::Origin;

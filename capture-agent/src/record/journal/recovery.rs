@@ -120,12 +120,11 @@ impl Found {
         self.oldest = self.oldest.min(header.created);
         self.newest = self.newest.max(header.created);
         let mut records = Records::open(file, header)?;
-        let length = file.metadata()?.len();
-        if records.end.0 - header.first.0 < length {
+        if file.metadata()?.len() > records.end.0 - header.first.0 {
             tracing::info!(
                 segment = %path.display(),
-                bytes = length - (records.end.0 - header.first.0),
-                "the journal ends with a transaction that is not complete; it is left out"
+                end = records.end.0,
+                "what this segment of the journal has behind its last complete transaction is left out"
             );
         }
         let mut decoder = Decoder::new();

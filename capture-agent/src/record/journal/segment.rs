@@ -7,7 +7,7 @@
 //! Little-endian. The checksum, CRC-32C, covers everything before itself but `interrupted`, which is set later.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read, Seek, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -112,12 +112,15 @@ pub(super) struct Spare {
 }
 
 impl Spare {
-    /// Makes one in `folder` with space for `size` bytes. There is one at a time. Leaves nothing behind on an error.
-    pub(super) fn create(folder: &Path, size: u64) -> io::Result<Self> {
+    /// Makes one in `folder` with space for `size` bytes, and with their memory if it is to be `warm`. There is one at a time.
+    /// Leaves nothing behind on an error.
+    pub(super) fn create(folder: &Path, size: u64, warm: bool) -> io::Result<Self> {
         let path = folder.join(SPARE);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         let spare = Self { file, path };
-        match reserve(&spare.file, size) {
+        let made =
+            reserve(&spare.file, size).and_then(|()| if warm { warm_up(&spare.file, size) } else { Ok(()) });
+        match made {
             Ok(()) => Ok(spare),
             Err(error) => {
                 spare.remove();
@@ -144,6 +147,15 @@ fn reserve(file: &File, size: u64) -> io::Result<()> {
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Has the kernel hold the first `size` bytes of an empty file in memory, as zeros: whoever writes them does not wait for pages,
+/// which a virtual machine's host may have to find first. Where frames end, zeros are none.
+fn warm_up(mut file: &File, size: u64) -> io::Result<()> {
+    file.set_len(size)?;
+    let mut block = vec![0; COPIED_AT_ONCE];
+    while file.read(&mut block)? > 0 {}
+    file.rewind()
 }
 
 /// A segment that grows.
@@ -304,12 +316,12 @@ mod tests {
     #[test]
     fn a_spare_becomes_a_segment_and_without_its_folder_another_is_made() {
         let folder = tempfile::tempdir().unwrap();
-        let spare = Spare::create(folder.path(), SIZE).unwrap();
+        let spare = Spare::create(folder.path(), SIZE, false).unwrap();
         assert!(list(folder.path()).unwrap().is_empty());
         let segment = Segment::create(folder.path(), header(), SIZE, Some(spare)).unwrap();
         assert_eq!(Header::read(File::open(&segment.path).unwrap()).unwrap(), header());
         assert_eq!(list(folder.path()).unwrap().len(), 1);
-        let spare = Spare::create(folder.path(), SIZE).unwrap();
+        let spare = Spare::create(folder.path(), SIZE, true).unwrap();
         Spare::remove_left(folder.path());
         let other = Header { first: Lsn(2_000), ..header() };
         Segment::create(folder.path(), other, SIZE, Some(spare)).unwrap();

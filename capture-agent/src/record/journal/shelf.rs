@@ -50,8 +50,8 @@ enum Spares {
     /// Nobody wants one yet.
     #[default]
     None,
-    /// One is to be made in this folder, of this size.
-    Wanted(PathBuf, u64),
+    /// One is to be made in this folder, of this size, and warm or not.
+    Wanted(PathBuf, u64, bool),
     /// The thread is at it.
     Coming,
     Ready(Spare),
@@ -180,12 +180,12 @@ impl Shelf {
         let _ = self.worker.set(thread);
     }
 
-    /// A segment of `size` bytes will soon be needed in `folder`.
-    pub(super) fn want_spare(&self, folder: &Path, size: u64) {
+    /// A segment of `size` bytes will soon be needed in `folder`; it will fill up fast if it is to be `warm`.
+    pub(super) fn want_spare(&self, folder: &Path, size: u64, warm: bool) {
         let mut state = self.state();
         let Some(worker) = self.worker.get() else { return };
         if matches!(state.spare, Spares::None) {
-            state.spare = Spares::Wanted(folder.to_owned(), size);
+            state.spare = Spares::Wanted(folder.to_owned(), size, warm);
             worker.unpark();
         }
     }
@@ -199,8 +199,8 @@ impl Shelf {
             }
             std::mem::replace(&mut state.spare, Spares::Coming)
         };
-        let Spares::Wanted(folder, size) = wanted else { return };
-        let made = Spare::create(&folder, size);
+        let Spares::Wanted(folder, size, warm) = wanted else { return };
+        let made = Spare::create(&folder, size, warm);
         let mut state = self.state();
         match (made, &state.spare) {
             (Ok(spare), Spares::Coming) => state.spare = Spares::Ready(spare),

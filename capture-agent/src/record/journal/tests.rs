@@ -349,3 +349,24 @@ fn the_file_of_the_next_segment_is_made_ahead_and_does_not_stay() {
     journal.close(false);
     assert!(!spare.exists() && segments(folder.path()).is_empty());
 }
+
+#[test]
+fn a_segment_in_memory_that_was_found_ahead_ends_where_its_frames_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = begin(folder.path(), 8_000);
+    journal.shelf.set_worker(std::thread::current());
+    let mut told = Told::default();
+    for position in 0..40 {
+        // Much has come since the last tick.
+        journal.ticked = (Lsn(0), FAST);
+        play(&[Call::large(position, 900)], &mut Both(&mut journal, &mut told));
+        journal.commit(position);
+        journal.shelf.make_spare();
+        let (found, rows) = replayed(folder.path());
+        assert_eq!(rows, told.0);
+        assert_eq!((found.next, found.position), (journal.position, Some(position)));
+    }
+    let warm = segments(folder.path());
+    assert!(warm.len() > 3);
+    assert!(warm[1..].iter().all(|segment| fs::metadata(segment).unwrap().len() >= 8_000));
+}
