@@ -14,6 +14,7 @@ mod examine;
 mod masking;
 mod open;
 mod origin;
+mod pace;
 mod reload;
 mod rights;
 mod rules;
@@ -41,6 +42,7 @@ use tracing::info;
 use self::capture::Capture;
 pub use self::detach::detach;
 pub use self::examine::doctor;
+use self::pace::Pace;
 use self::reload::Reload;
 use self::rules::Rules;
 use self::servers::Servers;
@@ -136,7 +138,7 @@ async fn supervise(options: RunOptions) -> anyhow::Result<ExitCode> {
         on_stop: config.kernel.on_stop,
         began: monotonic_now(),
         metrics_file: fresh,
-        hurries: false,
+        pace: Pace::default(),
         file: file.clone(),
         config,
     };

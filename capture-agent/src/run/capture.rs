@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use capture_common::{BACKEND, HOLD_GUARD, LOSS_RING_FULL, OpenInfo, SessionKey, Tracked};
 use tokio::sync::watch;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
+use super::pace::Pace;
 use super::reload::Reloaded;
 use super::rules::Rules;
 use super::servers::Servers;
@@ -19,10 +20,7 @@ use super::verdicts::{Hands, Verdicts, give_orders};
 use super::{decisions, masking, shim};
 use crate::config::{Config, OnStop};
 use crate::enforce::{Backends, Overruns};
-use crate::probes::{
-    Counters, Event, Form, Kernel, Ring, Stop, Turns, Way, monotonic_now, run_first, run_promptly,
-    thread_time,
-};
+use crate::probes::{Counters, Event, Form, Kernel, Ring, Stop, Way, monotonic_now, thread_time};
 use crate::record::{Recorder, Recovery};
 use crate::session::Origin;
 use crate::telemetry::{health, metrics};
@@ -53,8 +51,8 @@ pub(super) struct Capture {
     pub(super) began: u64,
     /// Who writes the metrics to a file, if anybody does.
     pub(super) metrics_file: Option<watch::Sender<()>>,
-    /// Whether this thread runs before all others, because the ring fills up.
-    pub(super) hurries: bool,
+    /// How soon this thread gets a processor.
+    pub(super) pace: Pace,
 }
 
 /// What is done now and then rather than for each event.
@@ -103,7 +101,7 @@ impl Capture {
 
     /// Captures until `stop` is set; `wake` is readable then. Then drains and writes what there is.
     pub(super) fn run(mut self, stop: &AtomicBool, wake: RawFd) -> anyhow::Result<()> {
-        self.run_promptly();
+        self.pace.begin(self.backends.is_some());
         let _alive = health::CAPTURE.begin();
         let now = monotonic_now();
         let mut rounds = Rounds {
@@ -124,7 +122,7 @@ impl Capture {
                 _ => TICK,
             };
             self.ring.wait(limit)?;
-            self.keep_up();
+            self.pace.keep_up(&self.ring);
             let events = self.drain(rounds.clock);
             if events > 0 {
                 rounds.heard = monotonic_now();
@@ -215,27 +213,8 @@ impl Capture {
         self.kernel.set_default_orders(rules.default_orders())?;
         self.recorder.set_required(rules.require_any());
         self.sessions.set_rules(rules, key);
-        self.run_promptly();
+        self.pace.begin(self.backends.is_some());
         Ok(())
-    }
-
-    /// Has this thread run before the server's while the ring fills up: they fill it faster than it is drained, until they
-    /// wait for a processor themselves. That is over when it is drained: for some tens of milliseconds at most.
-    fn keep_up(&mut self) {
-        let hurries = self.ring.is_filling(self.hurries);
-        if hurries != self.hurries {
-            self.hurries = hurries;
-            self.run_promptly();
-        }
-    }
-
-    /// Where backends may be stopped, they wait for this thread.
-    fn run_promptly(&self) {
-        let turns = if self.backends.is_some() { Turns::Short } else { Turns::Usual };
-        let done = if self.hurries { run_first() } else { run_promptly(PRIORITY, turns) };
-        if let Err(error) = done {
-            debug!(%error, hurries = self.hurries, "the capture thread runs at its earlier priority");
-        }
     }
 
     /// Sees to holds of which no event told.
@@ -471,9 +450,6 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// On a host whose processors are all busy the reader must not wait for its turn until the ring is full. It needs
-/// a few percent of one processor; with these levels it gets them promptly.
-const PRIORITY: i32 = 10;
 /// The least time between two commits. What waits for one is in the ring as long.
 const COMMIT_AGE: Duration = Duration::from_millis(20);
 /// A commit comes after this many times the time that the last one took.

@@ -2,8 +2,11 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::super::RecordError;
 
 /// Held as long as it lives; the kernel releases it when its process dies.
 #[derive(Debug)]
@@ -50,6 +53,25 @@ impl Lock {
             _ => false,
         }
     }
+}
+
+/// Locks the journal's folder, which is made if it is not there.
+pub(super) fn lock(folder: &Path) -> Result<Arc<Lock>, RecordError> {
+    let unwritable = |source| RecordError::DataDir { path: folder.to_owned(), source };
+    create_folder(folder).map_err(unwritable)?;
+    match Lock::acquire(folder) {
+        Ok(lock) => Ok(Arc::new(lock)),
+        Err(LockError::Held(holder)) => Err(RecordError::InUse {
+            path: folder.to_owned(),
+            holder: holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")),
+        }),
+        Err(LockError::Io(error)) => Err(unwritable(error)),
+    }
+}
+
+/// Makes a folder that its owner alone can read, if it is not there.
+pub(super) fn create_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 #[cfg(test)]

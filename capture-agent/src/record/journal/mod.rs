@@ -33,7 +33,6 @@ mod wire;
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -52,7 +51,7 @@ use super::table::Table;
 use crate::session::{Exchange, Gap, Micros, RowRun, RowValues, SessionEnd, SessionInfo};
 use crate::telemetry::{health, metrics};
 use encode::Encoder;
-use lock::{Lock, LockError};
+use lock::{Lock, create_folder, lock};
 use recovery::Unusable;
 use segment::{Header, Segment, Spare};
 use shelf::Closed;
@@ -433,24 +432,6 @@ impl Journal {
         let before = self.segment.take().map(|segment| close(&segment));
         self.shelf.interrupt(before);
     }
-}
-
-/// Locks the journal's folder, which is made if it is not there.
-fn lock(folder: &Path) -> Result<Arc<Lock>, RecordError> {
-    let unwritable = |source| RecordError::DataDir { path: folder.to_owned(), source };
-    create_folder(folder).map_err(unwritable)?;
-    match Lock::acquire(folder) {
-        Ok(lock) => Ok(Arc::new(lock)),
-        Err(LockError::Held(holder)) => Err(RecordError::InUse {
-            path: folder.to_owned(),
-            holder: holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")),
-        }),
-        Err(LockError::Io(error)) => Err(unwritable(error)),
-    }
-}
-
-fn create_folder(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn close(segment: &Segment) -> (Closed, Arc<File>) {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::super::fixture::calls::{Call, Ledger, calls, play};
 use super::super::settled::Settled;
+use super::lock::LockError;
 use super::*;
 
 /// What is replayed, as text, since what sessions say has no equality.
