@@ -319,7 +319,7 @@ impl GrowingFile {
 }
 
 /// Creates a folder that its owner alone can read: the record holds what the database returned.
-fn create_folder(path: &Path) -> io::Result<()> {
+pub(super) fn create_folder(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 

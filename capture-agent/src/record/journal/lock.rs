@@ -2,11 +2,12 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::RecordError;
+use super::super::file::create_folder;
 
 /// Held as long as it lives; the kernel releases it when its process dies.
 #[derive(Debug)]
@@ -67,11 +68,6 @@ pub(super) fn lock(folder: &Path) -> Result<Arc<Lock>, RecordError> {
         }),
         Err(LockError::Io(error)) => Err(unwritable(error)),
     }
-}
-
-/// Makes a folder that its owner alone can read, if it is not there.
-pub(super) fn create_folder(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 #[cfg(test)]
