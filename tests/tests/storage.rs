@@ -47,7 +47,7 @@ fn a_disk_that_stays_full_loses_rows_and_says_so() -> anyhow::Result<()> {
     }
     agent.wait_for("cannot write the record: No space left on device")?;
     // While the writer waits for the disk: more than what waits in memory for the writer (docs/defaults.md).
-    for _ in 0..400 {
+    for _ in 0..200 {
         wire.query(sql)?;
     }
     disk.grow("256m")?;

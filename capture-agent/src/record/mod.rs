@@ -477,7 +477,7 @@ impl Drop for Recorder {
 }
 
 /// Bytes of all batches that wait for the writer.
-const QUEUE_BYTES: usize = 96 << 20;
+const QUEUE_BYTES: usize = 48 << 20;
 
 /// How long the reader thread waits for a writer that is busy. Longer stalls cost more in the kernel's ring than
 /// the batch is worth.
