@@ -378,6 +378,8 @@ fn restart(
     ensure!(ran.is_err(), "{ran:?}");
     drop(client);
     cell.agent()?.resume()?;
+    // It hears of a server that started meanwhile.
+    cell.agent()?.wait_drained()?;
     wait::until("the server to accept clients", Duration::from_secs(30), || {
         Ok(cell.server.psql("select 1").ok())
     })?;
@@ -392,6 +394,30 @@ fn restart(
     cell.agent.take().context("no agent")?.end()?;
     cell.server.stop()?;
     Ok(())
+}
+
+/// A session that a server accepts before the agent hears of its start is guarded as soon as it does, not only when it looks
+/// through all processes again.
+#[test]
+fn a_session_before_the_server_is_known() -> anyhow::Result<()> {
+    everywhere(|on_failure, tls| {
+        let mut cell = Cell::new(on_failure, tls, "")?;
+        cell.client = None;
+        cell.agent()?.stall()?;
+        cell.server.restart()?;
+        let mut client = Client::connect(&cell.server, tls)?;
+        ensure!(client.runs("insert into ledger values (1)")?, "there is nobody to stop it");
+        cell.agent()?.resume()?;
+        cell.agent()?.wait_drained()?;
+        ensure!(!client.runs("insert into ledger values (2) -- deny")?, "a denied statement ran");
+        ensure!(client.runs("insert into ledger values (3)")?, "an allowed one did not");
+        ensure!(!cell.any_stopped()?, "a backend is still stopped");
+        drop(client);
+        cell.server.wait_idle()?;
+        cell.agent.take().context("no agent")?.end()?;
+        cell.server.stop()?;
+        Ok(())
+    })
 }
 
 #[test]

@@ -132,7 +132,7 @@ impl Capture {
             give_orders(&mut self.kernel, &mut self.sessions);
             self.attend(rounds.clock);
             self.sweep();
-            self.servers.look_again(&mut self.kernel);
+            self.servers.look_again(&mut self.kernel, &mut self.sessions, &mut self.recorder);
             self.now_and_then(&mut rounds);
             self.commit_if_due(&mut rounds);
         }
@@ -173,7 +173,7 @@ impl Capture {
                 }
                 sessions.close(key, clock.unix(at), &info, recorder);
             }
-            Event::Exec { tgid } => servers.executed(tgid, kernel),
+            Event::Exec { tgid } => servers.executed(tgid, kernel, sessions, recorder),
         })
     }
 

@@ -89,7 +89,13 @@ impl Servers {
     }
 
     /// A program with a server's name was executed.
-    pub(super) fn executed(&mut self, tgid: u32, kernel: &mut Kernel) {
+    pub(super) fn executed(
+        &mut self,
+        tgid: u32,
+        kernel: &mut Kernel,
+        sessions: &mut Sessions,
+        recorder: &mut Recorder,
+    ) {
         let server = match probes::find_server(tgid, self.access.as_ref()) {
             Ok(Some(server)) => server,
             Ok(None) => return,
@@ -99,14 +105,19 @@ impl Servers {
                 return;
             }
         };
-        self.consider(server, true, kernel);
+        self.meet(server, kernel, sessions, recorder);
         if self.followed.get(&tgid).is_none_or(|followed| followed.server.port.is_none()) {
             self.starting.insert(tgid);
         }
     }
 
     /// Looks again at the servers that are starting. A server writes its port before it listens.
-    pub(super) fn look_again(&mut self, kernel: &mut Kernel) {
+    pub(super) fn look_again(
+        &mut self,
+        kernel: &mut Kernel,
+        sessions: &mut Sessions,
+        recorder: &mut Recorder,
+    ) {
         for tgid in std::mem::take(&mut self.starting) {
             let server = match probes::find_server(tgid, self.access.as_ref()) {
                 Ok(Some(server)) => server,
@@ -119,7 +130,24 @@ impl Servers {
             if server.port.is_none() {
                 self.starting.insert(tgid);
             }
-            self.consider(server, true, kernel);
+            self.meet(server, kernel, sessions, recorder);
+        }
+    }
+
+    /// Considers a server that is starting. If it is followed only now that it may listen, because this thread heard of it late,
+    /// its first sessions are looked for at once.
+    fn meet(
+        &mut self,
+        server: Server,
+        kernel: &mut Kernel,
+        sessions: &mut Sessions,
+        recorder: &mut Recorder,
+    ) {
+        let pid = server.postmaster;
+        let late = server.port.is_some() && !self.followed.contains_key(&pid);
+        self.consider(server, true, kernel);
+        if late && let Some(followed) = self.followed.get(&pid) {
+            find_open_sessions(&followed.server, self.access.as_ref(), kernel, sessions, recorder);
         }
     }
 
