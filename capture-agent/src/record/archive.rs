@@ -23,7 +23,7 @@ use crate::session::Micros;
 #[derive(Clone, Debug)]
 pub struct Archive {
     pub(super) place: Place,
-    seals: SharedChain,
+    pub(super) seals: SharedChain,
     queue: Arc<Queue>,
     /// The journal that rows of the newest files may still stand in.
     pub(super) journal: u128,

@@ -20,6 +20,7 @@ mod callers;
 mod chunk;
 #[cfg(test)]
 mod chunk_tests;
+mod completer;
 #[cfg(test)]
 mod death_tests;
 mod decision;
@@ -30,6 +31,7 @@ mod disk_tests;
 #[cfg(test)]
 mod encryption_tests;
 mod file;
+mod filling;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod forms;
@@ -272,7 +274,8 @@ impl Recorder {
         let failed = |error: std::io::Error| RecordError::Writer(error.to_string());
         let archive = Archive::new(place.clone(), seals.clone(), Arc::clone(&queue), journal.id());
         let writer =
-            Writer::new(place, &settings, Arc::clone(&queue), Arc::clone(&shelf), journal.id(), seals);
+            Writer::new(place, &settings, Arc::clone(&queue), Arc::clone(&shelf), journal.id(), seals)
+                .map_err(failed)?;
         let thread = std::thread::Builder::new()
             .name("record".to_owned())
             .spawn(move || writer.run())

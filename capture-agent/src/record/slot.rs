@@ -9,14 +9,11 @@ use parquet::errors::ParquetError;
 
 use super::batch::Day;
 use super::disk::Disk;
-use super::file::{GrowingFile, Place};
-use super::loss::{Loss, Losses};
+use super::filling::Filling;
+use super::loss::Loss;
 use super::lsn::{Lsn, Piece, Spans};
 use super::row_group::{Encoder, RowGroup};
-use super::settled;
 use super::table::Table;
-use crate::seal::{Chain, Contents, What};
-use crate::telemetry::metrics;
 
 /// The rows of one table and day that are on their way to one file.
 pub(super) struct Slot {
@@ -25,27 +22,13 @@ pub(super) struct Slot {
     /// Rows in memory, which no file has yet; none if there are none.
     encoder: Option<Encoder>,
     /// Rows that a growing file has.
-    file: Option<GrowingFile>,
-    file_rows: u64,
-    /// What is lost with the growing file.
-    file_stake: Losses,
-    /// Where the growing file's rows stand in the journal.
-    file_spans: Spans,
+    file: Option<Filling>,
     born: Instant,
 }
 
 impl Slot {
     pub(super) fn new(table: Table, day: Day) -> Self {
-        Self {
-            table,
-            day,
-            encoder: None,
-            file: None,
-            file_rows: 0,
-            file_stake: Losses::default(),
-            file_spans: Spans::default(),
-            born: Instant::now(),
-        }
+        Self { table, day, encoder: None, file: None, born: Instant::now() }
     }
 
     /// Whether it has these rows.
@@ -70,12 +53,16 @@ impl Slot {
         self.born.elapsed() >= age
             || behind
             || self.spans().map(Spans::len).sum::<usize>() >= MAX_SPANS
-            || self.file.as_ref().is_some_and(|file| file.bytes() >= size || file.is_removed())
+            || self
+                .file
+                .as_ref()
+                .is_some_and(|Filling { file, .. }| file.bytes() >= size || file.is_removed())
     }
 
     /// Where its rows stand in the journal.
     fn spans(&self) -> impl Iterator<Item = &Spans> {
-        [Some(&self.file_spans), self.encoder.as_ref().map(Encoder::spans)].into_iter().flatten()
+        let file = self.file.as_ref().map(Filling::spans);
+        [file, self.encoder.as_ref().map(Encoder::spans)].into_iter().flatten()
     }
 
     /// Adds rows, and brings them into a file when they are many.
@@ -104,7 +91,7 @@ impl Slot {
         let mut last = false;
         loop {
             let error = match self.file(disk) {
-                Ok(file) => return self.file.insert(file).encoder(),
+                Ok(file) => return self.file.insert(file).file.encoder(),
                 Err(error) => error,
             };
             if !disk.wait_after(error, &mut last) {
@@ -114,11 +101,8 @@ impl Slot {
     }
 
     /// Takes the growing file, or begins one.
-    fn file(&mut self, disk: &Disk) -> io::Result<GrowingFile> {
-        match self.file.take() {
-            Some(file) => Ok(file),
-            None => GrowingFile::create(&disk.place, self.table, self.day, disk.shelf.now()),
-        }
+    fn file(&mut self, disk: &Disk) -> io::Result<Filling> {
+        self.file.take().map_or_else(|| Filling::begin(disk, self.table, self.day), Ok)
     }
 
     /// Brings the rows in memory into a file.
@@ -135,7 +119,7 @@ impl Slot {
                 return;
             }
         }
-        self.append(disk, row_group);
+        self.file = self.file.take().and_then(|file| file.append(disk, row_group));
     }
 
     fn lose_encoder(&self, disk: &Disk, error: &ParquetError, encoder: Encoder) {
@@ -155,106 +139,26 @@ impl Slot {
     /// has to wait for it.
     fn make_room(&mut self, disk: &mut Disk, row_group: &RowGroup) -> io::Result<()> {
         let mut file = self.file(disk)?;
-        let reserved = file.reserve(row_group);
+        let reserved = file.file.reserve(row_group);
         if reserved.is_ok() || disk.place.keys().encrypt() {
             self.file = Some(file);
-        } else if self.file_rows > 0 {
-            self.complete_file(disk, file);
-        } else {
+        } else if file.is_empty() {
             file.discard();
+        } else {
+            file.publish(disk);
         }
         reserved
     }
 
-    fn append(&mut self, disk: &mut Disk, row_group: RowGroup) {
-        let Some(mut file) = self.file.take() else { return };
-        let rows = row_group.rows as u64;
-        match file.append(row_group.columns) {
-            Ok(()) => {
-                self.file = Some(file);
-                self.file_rows += rows;
-                self.file_stake.add(&row_group.stake.into_losses());
-                self.file_spans.append(&row_group.spans);
-                disk.fares_well();
-            }
-            Err(error) => {
-                disk.fails(error);
-                disk.queue.lose(self.table, self.day, &row_group.stake.into_losses(), &row_group.spans);
-                self.lose_file(disk, file);
-            }
-        }
-    }
-
-    /// Brings all rows into a complete file.
-    pub(super) fn complete(mut self, disk: &mut Disk) {
+    /// Brings all rows into a file, if there are any: it can be completed.
+    pub(super) fn end(mut self, disk: &mut Disk) -> Option<Filling> {
         self.flush(disk);
-        match self.file.take() {
-            Some(file) if self.file_rows > 0 => self.complete_file(disk, file),
-            Some(file) => file.discard(),
-            None => {}
+        let file = self.file.take()?;
+        if file.is_empty() {
+            file.discard();
+            return None;
         }
-    }
-
-    fn complete_file(&mut self, disk: &mut Disk, mut file: GrowingFile) {
-        let contents = match file.complete(&disk.place, settled::footer(disk.journal, &self.file_spans)) {
-            Ok(contents) => contents,
-            Err(error) => {
-                disk.fails(error);
-                return self.lose_file(disk, file);
-            }
-        };
-        if !disk.wait_committed(self.file_spans.last()) {
-            // The recorder is gone without its last commit: these rows come again from the kernel.
-            return file.discard();
-        }
-        let (mut last, mut sealed) = (false, false);
-        let shared = disk.seals.clone();
-        // Held until the file has its name: what is sealed and unpublished is what was sealed last.
-        let mut seals = shared.lock();
-        while let Err(error) = publish(&disk.place, &mut seals, &mut file, &contents, &mut sealed) {
-            if !disk.wait_after(error, &mut last) {
-                withdraw(&mut seals, contents.file, sealed);
-                return self.lose_file(disk, file);
-            }
-        }
-        drop(seals);
-        disk.fares_well();
-        disk.summary.files += 1;
-        disk.summary.rows += self.file_rows;
-        metrics::RECORDED_FILES.add(1);
-        metrics::RECORDED_ROWS.add(self.file_rows);
-        disk.queue.store(self.table, self.day, std::mem::take(&mut self.file_spans));
-        self.file_rows = 0;
-        self.file_stake = Losses::default();
-    }
-
-    fn lose_file(&mut self, disk: &mut Disk, file: GrowingFile) {
-        disk.queue.lose(self.table, self.day, &self.file_stake.take(), &std::mem::take(&mut self.file_spans));
-        self.file_rows = 0;
-        file.discard();
-    }
-}
-
-/// Seals a file, unless it is `sealed`, and publishes it: in this order, so that no file ever stands there without a seal.
-fn publish(
-    place: &Place,
-    seals: &mut Chain,
-    file: &mut GrowingFile,
-    contents: &Contents,
-    sealed: &mut bool,
-) -> io::Result<()> {
-    file.keep(place)?;
-    if !*sealed {
-        seals.append(What::File(contents.clone()))?;
-        *sealed = true;
-    }
-    file.publish(place)
-}
-
-/// Takes back that a file was `sealed` which is not published.
-fn withdraw(seals: &mut Chain, file: String, sealed: bool) {
-    if sealed && let Err(error) = seals.append(What::Withdrawn { file: file.clone() }) {
-        tracing::error!(file, %error, "this file was sealed, could not be published, and will be missed by `verify`");
+        Some(file)
     }
 }
 

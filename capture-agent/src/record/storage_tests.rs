@@ -105,6 +105,38 @@ fn a_removed_folder_is_made_again_with_what_the_growing_file_held() {
 }
 
 #[test]
+fn a_file_that_takes_long_to_be_completed_keeps_nobody_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(1, MORNING);
+    let mut recorder = recorder(folder.path());
+    send(&mut recorder, &session, 0..1_000);
+    recorder.builders.flush();
+    // It waits to be sealed.
+    let seals = recorder.archive.seals.clone();
+    let held = seals.lock();
+    recorder.queue.complete();
+    // More than the queue holds.
+    for seq in 1_000..41_000 {
+        let value = noise(seq).repeat(6);
+        let exchange = exchange(seq, MORNING, "SELECT $1");
+        recorder.statement(&session, &with_params(exchange, &[(25, Some(value.as_bytes()))]));
+    }
+    recorder.commit(41_000);
+    recorder.queue.wait_idle(Duration::from_secs(30));
+    assert_eq!(recorder.queue.lost_rows(), 0);
+    let (stored, unfinished) = recorder.queue.progress();
+    assert!(stored.is_empty());
+    // Nothing of it may be removed from the journal yet.
+    assert!(unfinished.is_some_and(|first| first.0 < 1_000), "{unfinished:?}");
+    assert!(parquet_files(folder.path()).is_empty());
+    drop(held);
+    wait_until(|| !parquet_files(folder.path()).is_empty());
+    let summary = recorder.finish().unwrap();
+    assert_eq!((summary.files, summary.lost_rows), (2, 0));
+    assert_eq!(read(folder.path(), Table::Statements).num_rows(), 41_000);
+}
+
+#[test]
 fn a_table_that_cannot_be_stored_is_declared_in_the_one_that_can() {
     let folder = tempfile::tempdir().unwrap();
     let session = session(1, MORNING);

@@ -1,4 +1,4 @@
-//! The writer thread: batches in, complete files out, whatever the disk does.
+//! The writer thread: batches in, files for the completer out, whatever the disk does.
 #![expect(clippy::disallowed_types, reason = "an IO room: files are completed by age")]
 
 use std::io;
@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 
 use super::batch::{Batch, Day};
-use super::disk::Disk;
+use super::completer::Completer;
+use super::disk::{self, Disk};
 use super::file::Place;
 use super::gaps::Gaps;
 use super::journal::Shelf;
@@ -26,6 +27,7 @@ use crate::telemetry::health;
 pub(super) struct Writer {
     disk: Disk,
     slots: Vec<Slot>,
+    completer: Completer,
     rotate_age: Duration,
     rotate_size: u64,
     node: String,
@@ -36,6 +38,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// Starts the completer too.
     pub(super) fn new(
         place: Place,
         settings: &Settings,
@@ -43,16 +46,18 @@ impl Writer {
         shelf: Arc<Shelf>,
         journal: u128,
         seals: SharedChain,
-    ) -> Self {
-        Self {
-            disk: Disk::new(place, queue, shelf, journal, seals),
+    ) -> io::Result<Self> {
+        let disk = Disk::new(place, queue, shelf, journal, seals);
+        Ok(Self {
+            completer: Completer::start(disk.another())?,
+            disk,
             slots: Vec::new(),
             rotate_age: settings.rotate_age,
             rotate_size: settings.rotate_size,
             node: settings.node.clone(),
             prompt: false,
             anchored: Instant::now(),
-        }
+        })
     }
 
     /// Works until the queue is closed and empty, then completes all files.
@@ -63,7 +68,11 @@ impl Writer {
         let _alive = health::RECORD.begin();
         loop {
             self.keep_up();
-            let patience = if self.slots.is_empty() { QUIET_TICK } else { TICK };
+            let patience = match self.completer.is_busy() {
+                true => COMPLETER_TICK,
+                false if self.slots.is_empty() => QUIET_TICK,
+                false => TICK,
+            };
             match queue.next(patience) {
                 Next::Batch(batch) => {
                     let Batch { table, day, rows, bytes, stake, piece } = *batch;
@@ -96,15 +105,16 @@ impl Writer {
 
     /// The first row that is in no complete file.
     fn unfinished(&self) -> Option<Lsn> {
-        self.slots.iter().filter_map(Slot::first).min()
+        self.slots.iter().filter_map(Slot::first).chain(self.completer.first()).min()
     }
 
-    /// Anchors the chain's head when it is time.
+    /// Anchors the chain's head when it is time, and nobody appends to the chain: that may take.
     fn anchor(&mut self) {
-        let every = self.disk.seals.lock().anchors().map(|anchor| anchor.every);
+        let Some(mut seals) = self.disk.seals.try_lock() else { return };
+        let every = seals.anchors().map(|anchor| anchor.every);
         if every.is_some_and(|every| self.anchored.elapsed() >= every) {
             self.anchored = Instant::now();
-            self.disk.anchor();
+            disk::anchor(&mut seals);
         }
     }
 
@@ -116,7 +126,8 @@ impl Writer {
                 if self.slots.len() >= MAX_SLOTS
                     && let Some(at) = self.slots.iter().position(|slot| slot.is_committed(committed))
                 {
-                    self.slots.remove(at).complete(&mut self.disk);
+                    let ended = self.slots.remove(at).end(&mut self.disk);
+                    self.completer.complete(ended.into_iter().collect());
                 }
                 self.slots.push(Slot::new(table, day));
                 self.slots.len() - 1
@@ -130,33 +141,32 @@ impl Writer {
     /// Completes the files that are old or large enough, or that lost their place, or that keep too much of the
     /// journal from being removed. What is not committed must wait: it may come again from the kernel.
     fn rotate(&mut self) {
-        let mut at = 0;
         let committed = self.disk.shelf.committed();
-        while let Some(slot) = self.slots.get(at) {
-            if slot.is_due(committed, self.rotate_age, self.rotate_size) && slot.is_committed(committed) {
-                self.slots.remove(at).complete(&mut self.disk);
-            } else {
-                at += 1;
-            }
-        }
+        let due = |slot: &mut Slot| {
+            slot.is_due(committed, self.rotate_age, self.rotate_size) && slot.is_committed(committed)
+        };
+        let due: Vec<_> = self.slots.extract_if(.., due).collect();
+        self.end(due);
     }
 
     fn complete_all(&mut self) {
-        for slot in std::mem::take(&mut self.slots) {
-            slot.complete(&mut self.disk);
-        }
+        let all = std::mem::take(&mut self.slots);
+        self.end(all);
+    }
+
+    fn end(&mut self, slots: Vec<Slot>) {
+        let ended = slots.into_iter().filter_map(|slot| slot.end(&mut self.disk)).collect();
+        self.completer.complete(ended);
     }
 
     fn close(mut self) -> Result<Summary, RecordError> {
         self.complete_all();
+        // What it loses is declared as well.
+        self.completer.wait();
         self.declare();
-        self.disk.anchor();
-        let rows = self.disk.queue.losses(|losses| losses.rows());
-        if rows > 0 {
-            let source = self.disk.last_error.unwrap_or_else(|| io::Error::other("unknown"));
-            return Err(RecordError::Undeclared { rows, source });
-        }
-        Ok(Summary { lost_rows: self.disk.queue.lost_rows(), ..self.disk.summary })
+        self.completer.finish();
+        disk::anchor(&mut self.disk.seals.lock());
+        self.disk.sum_up()
     }
 
     /// Declares what was lost and not declared yet.
@@ -200,6 +210,9 @@ impl Drop for CloseOnDrop {
 
 /// Levels of nice(2) while this thread is behind: those of the thread that captures.
 const PRIORITY: i32 = 10;
+
+/// How often it is looked whether the completer is done, when nothing comes in.
+const COMPLETER_TICK: Duration = Duration::from_millis(20);
 
 /// How often ages are looked at when nothing comes in.
 const TICK: Duration = Duration::from_millis(250);

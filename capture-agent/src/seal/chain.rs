@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::anchor::{Anchor, Head};
 use super::entry::{self, FORMAT, Line, Seal, What};
@@ -47,6 +47,15 @@ impl SharedChain {
     pub fn lock(&self) -> MutexGuard<'_, Chain> {
         // A chain is whole after each statement that changes it, so a panic elsewhere does not spoil it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same without waiting: none while somebody appends.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, Chain>> {
+        match self.0.try_lock() {
+            Ok(chain) => Some(chain),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Follows the chain: see [`Live::read`].
