@@ -19,7 +19,7 @@ use super::queue::{Next, Queue};
 use super::slot::Slot;
 use super::table::Table;
 use super::{RecordError, Settings, Summary};
-use crate::probes::{Turns, run_promptly};
+use crate::probes::{Turns, run_first, run_promptly};
 use crate::seal::SharedChain;
 use crate::telemetry::health;
 
@@ -31,8 +31,8 @@ pub(super) struct Writer {
     rotate_age: Duration,
     rotate_size: u64,
     node: String,
-    /// Whether this thread runs promptly.
-    prompt: bool,
+    /// Whether this thread runs before all others.
+    first: bool,
     /// When the chain's head was anchored last.
     anchored: Instant,
 }
@@ -55,7 +55,7 @@ impl Writer {
             rotate_age: settings.rotate_age,
             rotate_size: settings.rotate_size,
             node: settings.node.clone(),
-            prompt: false,
+            first: false,
             anchored: Instant::now(),
         })
     }
@@ -91,14 +91,15 @@ impl Writer {
         self.close()
     }
 
-    /// Has this thread run promptly while much waits for it, on a host whose processors are all busy: otherwise the thread that
-    /// captures waits for room, and the kernel's ring loses what comes meanwhile.
+    /// Has this thread run before the server's while much waits for it, on a host whose processors are all busy: otherwise the thread
+    /// that captures waits for room, and the kernel's ring loses what comes meanwhile.
     fn keep_up(&mut self) {
-        let behind = self.disk.queue.is_behind(self.prompt);
-        if behind != self.prompt {
-            self.prompt = behind;
-            if let Err(error) = run_promptly(if behind { PRIORITY } else { 0 }, Turns::Usual) {
-                tracing::debug!(%error, "the writer thread runs at normal priority");
+        let behind = self.disk.queue.is_behind(self.first);
+        if behind != self.first {
+            self.first = behind;
+            let done = if behind { run_first() } else { run_promptly(0, Turns::Usual) };
+            if let Err(error) = done {
+                tracing::debug!(%error, "the writer thread runs at its earlier priority");
             }
         }
     }
@@ -207,9 +208,6 @@ impl Drop for CloseOnDrop {
         self.0.close();
     }
 }
-
-/// Levels of nice(2) while this thread is behind: those of the thread that captures.
-const PRIORITY: i32 = 10;
 
 /// How often it is looked whether the completer is done, when nothing comes in.
 const COMPLETER_TICK: Duration = Duration::from_millis(20);

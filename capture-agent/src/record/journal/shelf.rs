@@ -151,6 +151,7 @@ impl Shelf {
         };
         for file in files {
             file.sync_data()?;
+            self.make_spare();
         }
         folder.map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     }
@@ -170,6 +171,7 @@ impl Shelf {
         while let Some(closed) = next() {
             // If it cannot be removed now, the next agent does.
             let _ = fs::remove_file(&closed.path);
+            self.make_spare();
             metrics::JOURNAL_SEGMENTS.set(self.state().closed.len() as u64 + 1);
         }
     }
@@ -190,7 +192,8 @@ impl Shelf {
         }
     }
 
-    /// Makes the file that is wanted, if one is.
+    /// Makes the file that is wanted, if one is. Asked between all else that the thread has to wait for: who needs the file when it
+    /// is not there makes it, and the ring fills meanwhile.
     pub(super) fn make_spare(&self) {
         let wanted = {
             let mut state = self.state();
