@@ -47,16 +47,20 @@ impl Completer {
         }
         self.wait();
         let first = files.iter().filter_map(|file| file.spans().first()).min();
-        // It takes nothing any more if it has ended, which `finish` finds.
-        if self.files.send(files).is_ok() {
-            (self.at_work, self.first) = (true, first);
+        (self.at_work, self.first) = (true, first);
+        if self.files.send(files).is_err() {
+            ended();
         }
     }
 
     /// Whether it is at work.
     pub(super) fn is_busy(&mut self) -> bool {
-        if self.at_work && self.done.try_recv() != Err(TryRecvError::Empty) {
-            (self.at_work, self.first) = (false, None);
+        if self.at_work {
+            match self.done.try_recv() {
+                Ok(()) => self.rest(),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => ended(),
+            }
         }
         self.at_work
     }
@@ -64,9 +68,15 @@ impl Completer {
     /// Waits until it is done.
     pub(super) fn wait(&mut self) {
         if self.at_work {
-            let _ = self.done.recv();
-            (self.at_work, self.first) = (false, None);
+            match self.done.recv() {
+                Ok(()) => self.rest(),
+                Err(_) => ended(),
+            }
         }
+    }
+
+    fn rest(&mut self) {
+        (self.at_work, self.first) = (false, None);
     }
 
     /// The first row in the journal of the files that it is at work on.
@@ -79,5 +89,28 @@ impl Completer {
         let Self { files, thread, .. } = self;
         drop(files);
         thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+    }
+}
+
+/// It panicked, and has said why. The writer ends too, before anybody takes its files for complete: the next agent finds their rows
+/// in the journal.
+fn ended() -> ! {
+    resume_unwind(Box::new("the thread that completes files ended early"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn nobody_takes_files_for_complete_when_it_has_ended() {
+        let ((files, _), (_, done)) = (channel(), channel());
+        let thread = std::thread::spawn(|| {});
+        let mut completer = Completer { files, done, at_work: true, first: Some(Lsn(7)), thread };
+        assert!(catch_unwind(AssertUnwindSafe(|| completer.is_busy())).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| completer.wait())).is_err());
+        assert_eq!(completer.first(), Some(Lsn(7)));
     }
 }

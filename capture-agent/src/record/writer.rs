@@ -97,7 +97,10 @@ impl Writer {
         let behind = self.disk.queue.is_behind(self.first);
         if behind != self.first {
             self.first = behind;
-            let done = if behind { run_first() } else { run_promptly(0, Turns::Usual) };
+            let done = match behind {
+                true => run_first().or_else(|_| run_promptly(PRIORITY, Turns::Usual)),
+                false => run_promptly(0, Turns::Usual),
+            };
             if let Err(error) = done {
                 tracing::debug!(%error, "the writer thread runs at its earlier priority");
             }
@@ -208,6 +211,9 @@ impl Drop for CloseOnDrop {
         self.0.close();
     }
 }
+
+/// Levels of nice(2) while this thread is behind and may not run first: those of the thread that captures.
+const PRIORITY: i32 = 10;
 
 /// How often it is looked whether the completer is done, when nothing comes in.
 const COMPLETER_TICK: Duration = Duration::from_millis(20);
