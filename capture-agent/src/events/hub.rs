@@ -78,12 +78,16 @@ impl Hub {
         let _alive = health::EVENTS.begin();
         loop {
             // What is committed was handed over before: once nothing waits, everything up to there is told.
-            let committed = self.shared.committed.load(Ordering::Acquire);
+            let mut committed = self.shared.committed.load(Ordering::Acquire);
             let ended = loop {
                 match transactions.try_recv() {
                     Ok(transaction) => self.take(transaction),
                     Err(TryRecvError::Empty) => break false,
-                    Err(TryRecvError::Disconnected) => break true,
+                    Err(TryRecvError::Disconnected) => {
+                        // It may have been committed since, but nothing more will be.
+                        committed = self.shared.committed.load(Ordering::Acquire);
+                        break true;
+                    }
                 }
                 self.keep(false);
             };

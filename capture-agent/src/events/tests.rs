@@ -26,11 +26,15 @@ fn receiver(to: To) -> Receiver {
 }
 
 fn recorder(data_dir: &Path, receiver: Receiver) -> Recorder {
+    recorder_that_syncs(data_dir, receiver, None)
+}
+
+fn recorder_that_syncs(data_dir: &Path, receiver: Receiver, sync: Option<Duration>) -> Recorder {
     let settings = settings(data_dir);
     let feed = Feed::new(Settings {
         data_dir: data_dir.to_owned(),
         node: settings.node.clone(),
-        sync: None,
+        sync,
         receivers: vec![receiver],
     });
     Recorder::with_tap(settings, Some(Box::new(feed))).unwrap().0
@@ -86,6 +90,28 @@ fn what_a_receiver_does_not_take_waits_for_the_next_agent() {
     recorder(folder.path(), receiver(To::File(path.clone()))).finish().unwrap();
     let told: Vec<_> = lines(&path).iter().map(|event| event["unmapped"]["seq"].as_u64().unwrap()).collect();
     assert_eq!(told, [0, 1, 2]);
+}
+
+#[test]
+fn an_agent_that_ends_while_events_are_made_declares_no_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let session = session(1, MORNING);
+    // Each transaction is brought to the disk by itself: the thread is busy with the first when the last is committed.
+    let mut first =
+        recorder_that_syncs(folder.path(), receiver(To::File(path.clone())), Some(Duration::ZERO));
+    for seq in 0..100 {
+        first.statement(&session, &exchange(seq, MORNING, "select 1"));
+        first.commit(seq);
+    }
+    // Nothing to be told, but the journal is longer.
+    first.save_state(*b"the only session", b"open");
+    first.suspend().unwrap();
+    recorder(folder.path(), receiver(To::File(path.clone()))).finish().unwrap();
+    let (told, losses): (Vec<_>, Vec<_>) =
+        lines(&path).into_iter().partition(|event| event["class_uid"] == 6005);
+    assert!(losses.is_empty(), "{losses:?}");
+    assert_eq!(told.len(), 100);
 }
 
 #[test]
