@@ -162,7 +162,7 @@ pub struct Meta {
 
 /// Version of everything in this file that an agent reads from a kernel side that another build loaded: the
 /// events' layout and the maps' values. To be raised with every change to them.
-pub const ABI: u32 = 7;
+pub const ABI: u32 = 8;
 
 /// A session opened: payload [`OpenInfo`].
 pub const KIND_OPEN: u16 = 1;

@@ -8,6 +8,7 @@
 use capture_common::OpenInfo;
 
 use crate::kernel::{Socket, Task};
+use crate::ports;
 use crate::sockets::{AF_INET, AF_INET6, AF_UNIX};
 
 /// The connection that the current process, a postmaster, has accepted and not closed.
@@ -25,6 +26,7 @@ pub fn connection(postmaster: u32) -> Option<OpenInfo> {
     if open.family == AF_UNIX {
         open.peer_pid = task.unix_peer(fd);
     } else {
+        ports::note(u16::from_be(socket.own_port()?));
         open.port = socket.peer_port().unwrap_or(0);
         if open.family == AF_INET {
             open.addr[..4].copy_from_slice(&socket.peer_ipv4().unwrap_or_default());

@@ -18,6 +18,7 @@ mod lifecycle;
 mod maps;
 mod pass;
 mod piece;
+mod ports;
 mod process;
 mod sockets;
 mod sockets_fexit;

@@ -35,6 +35,11 @@ pub static READER: Array<u32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub static PASSES: Array<Pass> = Array::with_max_entries(MAX_PASSES, BPF_F_MMAPABLE);
 
+/// Index 0: by port, in host byte order, whether a followed session has or had its own end there. Only ever set. User space has
+/// it in its memory.
+#[map]
+pub static PORTS: Array<[u8; 1 << 16]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
 /// Index 0: what a later agent must know of this kernel side. Written by user space.
 #[map]
 pub static META: Array<Meta> = Array::with_max_entries(1, 0);
@@ -136,6 +141,9 @@ pub static SKC_FAMILY: Global<u32> = Global::new(0);
 /// Offset of `skc_state` in `struct sock_common`, with which `struct sock` begins.
 #[unsafe(no_mangle)]
 pub static SKC_STATE: Global<u32> = Global::new(0);
+/// Offset of `skc_num` in `struct sock_common`, with which `struct sock` begins.
+#[unsafe(no_mangle)]
+pub static SKC_NUM: Global<u32> = Global::new(0);
 /// Offset of `skc_dport` in `struct sock_common`, with which `struct sock` begins.
 #[unsafe(no_mangle)]
 pub static SKC_DPORT: Global<u32> = Global::new(0);

@@ -19,6 +19,8 @@ pub struct OpenBackend {
     pub tgid: u32,
     /// Its client socket and peer.
     pub info: OpenInfo,
+    /// The port of the socket's own end; none for a Unix socket.
+    pub own_port: Option<u16>,
     /// The role, from the process title.
     pub user: Option<String>,
     /// The database, from the process title.
@@ -59,7 +61,7 @@ pub fn open_backends(
     children
         .into_iter()
         .filter(|child| !known(*child))
-        .filter_map(|child| open_backend(server.postmaster, child, access, &connections, &elsewhere))
+        .filter_map(|child| open_backend((server.postmaster, port), child, access, &connections, &elsewhere))
         .collect()
 }
 
@@ -77,7 +79,7 @@ fn title_waits(title: &str) -> bool {
 }
 
 fn open_backend(
-    postmaster: u32,
+    (postmaster, port): (u32, u16),
     tgid: u32,
     access: &dyn Access,
     connections: &impl Deref<Target = Connections>,
@@ -110,7 +112,8 @@ fn open_backend(
         }
     }
     let (user, database) = title_identity(&title);
-    Some(OpenBackend { tgid, info, user, database })
+    let own_port = (info.family != libc::AF_UNIX as u16).then_some(port);
+    Some(OpenBackend { tgid, info, own_port, user, database })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

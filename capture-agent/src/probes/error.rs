@@ -35,9 +35,9 @@ pub enum LoadError {
     /// No family of socket hooks loads.
     #[error("no socket hook loads on this kernel: {}", list(.0))]
     NoSocketHooks(Vec<(SocketHooks, String)>),
-    /// The ring could not be mapped.
-    #[error("the ring between kernel and agent cannot be mapped: {0}")]
-    Ring(io::Error),
+    /// The ring, or another map that both sides write, could not be mapped.
+    #[error("the memory that kernel and agent share cannot be mapped: {0}")]
+    Shared(io::Error),
     /// A map could not be read or written.
     #[error("an eBPF map could not be used: {0}")]
     Map(#[from] MapError),

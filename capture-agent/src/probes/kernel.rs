@@ -17,9 +17,11 @@ use super::attach::{Links, attach_all};
 use super::backends::OpenBackend;
 use super::btf::{BtfError, KernelTypes};
 use super::error::LoadError;
+use super::fields;
 use super::hooks::{LIFECYCLE, Plan, SocketHooks};
 use super::passes::Passes;
 use super::pins::Pins;
+use super::ports::Ports;
 use super::processes::monotonic_now;
 use super::ring::Ring;
 use super::tls::Probe;
@@ -40,6 +42,7 @@ pub struct Kernel {
     defaults: Array<MapData, Orders>,
     beats: Array<MapData, u64>,
     passes: MapData,
+    ports: Ports,
     pub(super) counters: PerCpuArray<MapData, u64>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     /// When it was loaded, in nanoseconds of `CLOCK_MONOTONIC`: no two kernel sides of a host share it.
@@ -88,7 +91,7 @@ impl Kernel {
         let ring = MapData::from_pin(pins.map("RING"))?;
         let size = ring.info()?.max_entries();
         let reader = MapData::from_pin(pins.map("READER"))?;
-        let ring = Ring::new(ring, size, reader).map_err(LoadError::Ring)?;
+        let ring = Ring::new(ring, size, reader).map_err(LoadError::Shared)?;
         let kernel = Self {
             object: None,
             links: Vec::new(),
@@ -99,6 +102,7 @@ impl Kernel {
             defaults: pinned_map(pins, "DEFAULTS", Map::Array)?,
             beats: pinned_map(pins, "BEATS", Map::Array)?,
             passes: MapData::from_pin(pins.map("PASSES"))?,
+            ports: Ports::new(&MapData::from_pin(pins.map("PORTS"))?).map_err(LoadError::Shared)?,
             counters: pinned_map(pins, "COUNTERS", Map::PerCpuArray)?,
             logger: pinned_program(pins).and_then(|id| EbpfLogger::init_from_id(id).ok()),
             pins: Some(pins.clone()),
@@ -139,9 +143,8 @@ impl Kernel {
                 return Self::attach(ring_bytes, only, None);
             }
         }
-        let Map::Array(passes) = take(&mut ebpf, "PASSES")? else {
-            return Err(LoadError::Mismatch("`PASSES` is no array".into()));
-        };
+        let passes = take_array(&mut ebpf, "PASSES")?;
+        let ports = Ports::new(&take_array(&mut ebpf, "PORTS")?).map_err(LoadError::Shared)?;
         let kernel = Self {
             links,
             uprobes: Uprobes::load(&mut ebpf, pins.as_ref()),
@@ -152,6 +155,7 @@ impl Kernel {
             defaults: Array::try_from(take(&mut ebpf, "DEFAULTS")?)?,
             beats: Array::try_from(take(&mut ebpf, "BEATS")?)?,
             passes,
+            ports,
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?,
             logger: Some(logger),
             epoch: meta.epoch,
@@ -162,10 +166,8 @@ impl Kernel {
         let Map::RingBuf(ring) = take(&mut ebpf, "RING")? else {
             return Err(LoadError::Mismatch("`RING` is no ring".into()));
         };
-        let Map::Array(reader) = take(&mut ebpf, "READER")? else {
-            return Err(LoadError::Mismatch("`READER` is no array".into()));
-        };
-        let ring = Ring::new(ring, ring_bytes, reader).map_err(LoadError::Ring)?;
+        let reader = take_array(&mut ebpf, "READER")?;
+        let ring = Ring::new(ring, ring_bytes, reader).map_err(LoadError::Shared)?;
         Ok((Self { object: Some(ebpf), ..kernel }, ring))
     }
 
@@ -228,6 +230,9 @@ impl Kernel {
         born: u64,
     ) -> Result<Option<SessionKey>, MapError> {
         let session = SessionKey { born, tgid: backend.tgid, reserved: 0 };
+        if let Some(port) = backend.own_port {
+            self.ports.note(port);
+        }
         match self.tracked.insert(backend.tgid, backend.entry(session), BPF_NOEXIST) {
             Ok(()) => Ok(Some(session)),
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
@@ -342,16 +347,7 @@ impl Kernel {
 
 /// The object, and why it could not find accepted connections, if it could not.
 fn load_object(ring_bytes: u32, btf: &Btf) -> Result<(Ebpf, Option<BtfError>), LoadError> {
-    let types = KernelTypes::of_running_kernel()?;
-    let mut offsets = offsets(&types, &FIELDS)?;
-    offsets.push(("PID_NUMBER", types.offset("pid", "numbers")? + types.offset("upid", "nr")?));
-    let unseen = match self::offsets(&types, &FIELDS_OF_SOCKETS) {
-        Ok(more) => {
-            offsets.extend(more);
-            None
-        }
-        Err(error) => Some(error),
-    };
+    let (offsets, unseen) = fields::offsets(&KernelTypes::of_running_kernel()?)?;
     let wake_bytes = u64::from(ring_bytes / WAKE_FRACTION);
     let mut loader = EbpfLoader::new();
     loader.btf(Some(btf)).map_max_entries("RING", ring_bytes).override_global(
@@ -402,43 +398,12 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, LoadError> {
     ebpf.take_map(name).ok_or_else(|| LoadError::Mismatch(format!("map `{name}` is missing")))
 }
 
-/// Where these fields stand: the name of each one's global, and the offset.
-fn offsets(types: &KernelTypes, fields: &[Field]) -> Result<Vec<(&'static str, u32)>, BtfError> {
-    fields.iter().map(|(global, name, field)| Ok((*global, types.offset(name, field)?))).collect()
+fn take_array(ebpf: &mut Ebpf, name: &str) -> Result<MapData, LoadError> {
+    match take(ebpf, name)? {
+        Map::Array(map) => Ok(map),
+        _ => Err(LoadError::Mismatch(format!("map `{name}` is no array"))),
+    }
 }
-
-/// A field that the kernel side reads: its global, its struct and its name.
-type Field = (&'static str, &'static str, &'static str);
-
-const FIELDS: [Field; 11] = [
-    ("TASK_PID", "task_struct", "pid"),
-    ("TASK_TGID", "task_struct", "tgid"),
-    ("TASK_EXIT_CODE", "task_struct", "exit_code"),
-    ("TASK_FILES", "task_struct", "files"),
-    ("FILES_FDT", "files_struct", "fdt"),
-    ("FDTABLE_FD", "fdtable", "fd"),
-    ("FILE_PRIVATE_DATA", "file", "private_data"),
-    ("SOCKET_SK", "socket", "sk"),
-    ("SOCK_PEER_PID", "sock", "sk_peer_pid"),
-    ("TASK_THREAD_PID", "task_struct", "thread_pid"),
-    ("PID_LEVEL", "pid", "level"),
-];
-
-/// What it needs to find an accepted connection.
-const FIELDS_OF_SOCKETS: [Field; 12] = [
-    ("FDTABLE_MAX_FDS", "fdtable", "max_fds"),
-    ("FDTABLE_OPEN_FDS", "fdtable", "open_fds"),
-    ("FILE_F_INODE", "file", "f_inode"),
-    ("INODE_I_MODE", "inode", "i_mode"),
-    ("SOCKET_TYPE", "socket", "type"),
-    ("SKC_FAMILY", "sock_common", "skc_family"),
-    ("SKC_STATE", "sock_common", "skc_state"),
-    ("SKC_DPORT", "sock_common", "skc_dport"),
-    ("SKC_DADDR", "sock_common", "skc_daddr"),
-    ("SKC_V6_DADDR", "sock_common", "skc_v6_daddr"),
-    ("INET_SPORT", "inet_sock", "inet_sport"),
-    ("UNIX_SOCK_ADDR", "unix_sock", "addr"),
-];
 
 /// An error and its causes on one line, and of a verifier log only its end.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
@@ -471,7 +436,7 @@ const WAKE_FRACTION: u32 = 8;
 /// A busy backend is looked at so often.
 const SAMPLES: u32 = 20;
 /// The maps that an agent uses, and so the next one needs.
-const PINNED: [&str; 11] = [
+const PINNED: [&str; 12] = [
     "RING",
     "TRACKED",
     "SITE_SETS",
@@ -481,6 +446,7 @@ const PINNED: [&str; 11] = [
     "BEATS",
     "COUNTERS",
     "PASSES",
+    "PORTS",
     "READER",
     "META",
 ];

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 /// Memory that the kernel shares.
 pub(super) struct Mapping {
@@ -41,6 +41,13 @@ impl Mapping {
         assert!(at.is_multiple_of(4) && at + 4 <= self.length, "outside of the mapping");
         // SAFETY: as in `word`.
         unsafe { AtomicU32::from_ptr(self.start.as_ptr().add(at).cast()) }
+    }
+
+    /// The byte at `at`, which the kernel changes at any time.
+    pub(super) fn byte(&self, at: usize) -> &AtomicU8 {
+        assert!(at < self.length, "outside of the mapping");
+        // SAFETY: as in `word`.
+        unsafe { AtomicU8::from_ptr(self.start.as_ptr().add(at)) }
     }
 
     /// Bytes that the kernel changes no more. None if they are not in the mapping.
