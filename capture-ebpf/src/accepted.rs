@@ -26,7 +26,7 @@ pub fn connection(postmaster: u32) -> Option<OpenInfo> {
     if open.family == AF_UNIX {
         open.peer_pid = task.unix_peer(fd);
     } else {
-        ports::note(u16::from_be(socket.own_port()?));
+        ports::note(socket.bound_port()?);
         open.port = socket.peer_port().unwrap_or(0);
         if open.family == AF_INET {
             open.addr[..4].copy_from_slice(&socket.peer_ipv4().unwrap_or_default());

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel};
 
 use crate::maps::{
     FDTABLE_FD, FDTABLE_MAX_FDS, FDTABLE_OPEN_FDS, FILE_F_INODE, FILE_PRIVATE_DATA, FILES_FDT, INET_SPORT,
-    INODE_I_MODE, PID_LEVEL, PID_NUMBER, SKC_DADDR, SKC_DPORT, SKC_FAMILY, SKC_STATE, SKC_V6_DADDR,
+    INODE_I_MODE, PID_LEVEL, PID_NUMBER, SKC_DADDR, SKC_DPORT, SKC_FAMILY, SKC_NUM, SKC_STATE, SKC_V6_DADDR,
     SOCK_PEER_PID, SOCKET_SK, SOCKET_TYPE, TASK_EXIT_CODE, TASK_FILES, TASK_PID, TASK_TGID, TASK_THREAD_PID,
     UNIX_SOCK_ADDR,
 };
@@ -155,6 +155,12 @@ impl Socket {
     #[inline(always)]
     pub fn own_port(self) -> Option<u16> {
         field(self.0, &INET_SPORT)
+    }
+
+    /// The same in host byte order, until the connection is reset; 0 then. See [`crate::ports`].
+    #[inline(always)]
+    pub fn bound_port(self) -> Option<u16> {
+        field(self.0, &SKC_NUM)
     }
 
     /// In network byte order.
