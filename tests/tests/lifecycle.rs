@@ -22,6 +22,7 @@ fn a_stop_under_load_drains_and_leaves_no_hook() -> anyhow::Result<()> {
     let session = finished.record.session_named("loaded")?;
     assert_eq!(finished.record.statements_of(session).len(), 2_000);
     assert_eq!(session.ended_at, None, "the session is still open");
+    assert_eq!(hooks_left(&kernel)?, [""; 0]);
     gone(&kernel)?;
     // The server and its session never noticed.
     wire.query("select 'still here'")?;
@@ -42,6 +43,7 @@ fn a_killed_agent_leaves_its_hooks_until_they_are_detached() -> anyhow::Result<(
     assert!(doctor.contains("hooks are attached whose agent does not run: /sys/fs/bpf/capture/"), "{doctor}");
     let said = detach(&killed.data)?;
     assert!(said.contains("detached"), "{said}");
+    assert_eq!(hooks_left(&kernel)?, [""; 0]);
     gone(&kernel)?;
     assert!(detach(&killed.data)?.contains("nothing is attached"));
     Ok(())
@@ -154,6 +156,12 @@ fn doctor_reports_on_this_machine() -> anyhow::Result<()> {
         assert!(said.contains(word), "no word of {word}:\n{said}");
     }
     Ok(())
+}
+
+/// The programs that were attached and have not been removed yet. Those for encrypted sessions were not: no server had any.
+fn hooks_left(kernel: &tests::kernel::KernelSide) -> anyhow::Result<Vec<String>> {
+    let names = kernel.verified()?.into_iter().map(|(name, _)| name);
+    Ok(names.filter(|name| !name.starts_with("tls_")).collect())
 }
 
 /// The kernel frees programs a moment after their last descriptor is closed.

@@ -313,16 +313,16 @@ impl Kernel {
         self.uprobes.refused()
     }
 
-    /// Removes every hook; the maps stay, so that what they hold can be drained.
+    /// Removes every hook; the maps stay, so that what they hold can be drained. Nothing is added to it any more.
     pub fn detach(&mut self) {
         self.links.clear();
         self.uprobes.clear();
+        self.object = None;
         if let Some(pins) = &self.pins
             && let Err(error) = pins.clear_hooks()
         {
             warn!(%error, folder = %pins.folder().display(), "the hooks are still attached: cannot remove their pins");
         }
-        self.object = None;
     }
 
     /// Removes the names of the maps too: nothing is left when the agent ends.

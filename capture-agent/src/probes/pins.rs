@@ -1,12 +1,16 @@
 //! The kernel side's names in the BPF file system: what holds it while no agent runs.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aya::maps::MapInfo;
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::loaded_programs;
 use rustix::fs::statfs;
 
 use super::processes;
@@ -87,8 +91,9 @@ impl Pins {
     }
 
     /// Removes the pins of everything that is attached, and with it all hooks; the maps stay. No agent adopts what is
-    /// left.
+    /// left. No program runs any more when this returns, if nobody else holds one.
     pub(super) fn clear_hooks(&self) -> io::Result<()> {
+        let attached = self.attached();
         // Without it the rest counts as incomplete.
         fs::remove_file(self.map("META"))?;
         for entry in fs::read_dir(&self.folder)? {
@@ -97,12 +102,14 @@ impl Pins {
                 fs::remove_file(entry.path())?;
             }
         }
+        wait_gone(&attached);
         Ok(())
     }
 
-    /// Removes every pin. With the last name of a link, the kernel detaches its program. Returns how many there
-    /// were.
+    /// Removes every pin. With the last name of a link, the kernel detaches its program; waits until it has. Returns how many
+    /// there were.
     pub fn clear(&self) -> io::Result<usize> {
+        let attached = self.attached();
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -114,9 +121,36 @@ impl Pins {
             removed += 1;
         }
         fs::remove_dir(&self.folder)?;
+        wait_gone(&attached);
         Ok(removed)
     }
+
+    /// The programs that are attached by what is pinned, by the kernel's numbers.
+    fn attached(&self) -> HashSet<u32> {
+        let program = |name: String| {
+            let link = PinnedLink::from_pin(self.link(&name)).ok()?;
+            Some(FdLink::from(link).info().ok()?.program_id())
+        };
+        self.links().into_iter().filter_map(program).collect()
+    }
 }
+
+/// Waits until none of these programs is loaded. The kernel leaves it to a thread of its own to detach what had a name
+/// (`bpf_link_put` in `kernel/bpf/syscall.c`); on a busy host that takes milliseconds.
+fn wait_gone(programs: &HashSet<u32>) {
+    let any = || loaded_programs().flatten().any(|program| programs.contains(&program.id()));
+    for _ in 0..GONE_LOOKS {
+        if programs.is_empty() || !any() {
+            return;
+        }
+        std::thread::park_timeout(GONE_PAUSE);
+    }
+    tracing::warn!("the kernel still runs hooks a second after they were removed; somebody else holds them");
+}
+
+/// A second.
+const GONE_LOOKS: u32 = 500;
+const GONE_PAUSE: Duration = Duration::from_millis(2);
 
 /// A file name that no other data directory has. The BPF file system allows no dots.
 fn name(data_dir: &Path) -> String {

@@ -268,8 +268,10 @@ impl Capture {
             }
         }
         give_orders(&mut self.kernel, &mut self.sessions);
-        // Before they go on: what they wait with is nowhere else.
+        // Before they go on: what they wait with is nowhere else. And if this thread was held up for long, the kernel side would not
+        // stop them again before it has seen it alive.
         self.commit();
+        self.kernel.beat();
         let Self { kernel, sessions, backends: Some(backends), verdicts, recorder, .. } = self else {
             return;
         };
@@ -390,6 +392,8 @@ impl Capture {
     /// Drains what the hooks left, and writes everything. Then they are gone, or wait for the next agent.
     fn finish(mut self) -> anyhow::Result<()> {
         health::DETACHED.set(true);
+        // While the hooks go, one after the other, whoever outruns the ring is stopped, as before.
+        self.kernel.beat();
         self.declare_backlogs();
         let clock = Clock::now();
         if self.on_stop == OnStop::Stay && self.kernel.is_pinned() {

@@ -1,7 +1,7 @@
 //! The benchmark that is counted, and what valgrind counts of it.
 
 use crate::shell;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -55,21 +55,25 @@ impl Program {
     /// Counts the instructions of some work, by thread.
     pub(super) fn count(&self, work: &Work) -> Result<Vec<Counted>> {
         let (once, twice) = (self.run(work, work.passes)?, self.run(work, 2 * work.passes)?);
-        ensure!(
-            once.threads.len() >= work.threads
-                && twice.threads.len() >= work.threads
-                && once.items < twice.items,
-            "{} is not what its benchmark says: done once it was {once:?}, done twice {twice:?}",
-            work.name
-        );
+        let wanted =
+            THREADS.get(..work.threads).with_context(|| format!("{} has too many threads", work.name))?;
+        ensure!(once.items < twice.items, "{} done twice is no more than done once", work.name);
         let items = (twice.items - once.items) as f64;
-        let threads = once.threads.iter().zip(&twice.threads).zip(THREADS).take(work.threads);
-        Ok(threads
-            .map(|((once, twice), thread)| Counted {
-                name: format!("{}{thread}, per {}", work.name, work.item),
-                each: round((*twice as f64 - *once as f64) / items),
+        wanted
+            .iter()
+            .map(|(at, thread)| {
+                let (Some(once), Some(twice)) = (once.threads.get(*at), twice.threads.get(*at)) else {
+                    bail!(
+                        "{} is not what its benchmark says: done once it was {once:?}, done twice {twice:?}",
+                        work.name
+                    )
+                };
+                Ok(Counted {
+                    name: format!("{}{thread}, per {}", work.name, work.item),
+                    each: round((*twice as f64 - *once as f64) / items),
+                })
             })
-            .collect())
+            .collect()
     }
 
     fn run(&self, work: &Work, passes: u64) -> Result<Run> {
@@ -138,8 +142,9 @@ fn round(each: f64) -> f64 {
     (each * 100.0).round() / 100.0
 }
 
-/// How the threads of a recording agent are called: the one that captures goes without saying.
-const THREADS: [&str; 2] = ["", ", writer thread"];
+/// Where the threads of a recording agent stand in the order in which they began, and how they are called. The one that captures
+/// goes without saying; the one that completes files begins before the writer, and does nothing for an item.
+const THREADS: [(usize, &str); 2] = [(0, ""), (2, ", writer thread")];
 
 #[cfg(test)]
 mod tests {
