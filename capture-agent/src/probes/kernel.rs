@@ -137,9 +137,9 @@ impl Kernel {
                 warn!(
                     "the hooks are not pinned: {error:#}; capture ends with this agent (see docs/errors.md#not-pinned)"
                 );
-                let _ = pins.clear();
                 // A link that could not be pinned is gone: once more, from the start.
                 drop((links, ebpf));
+                let _ = pins.clear();
                 return Self::attach(ring_bytes, only, None);
             }
         }

@@ -145,11 +145,11 @@ fn wait_gone(programs: &HashSet<u32>) {
         }
         std::thread::park_timeout(GONE_PAUSE);
     }
-    tracing::warn!("the kernel still runs hooks a second after they were removed; somebody else holds them");
+    tracing::warn!("the kernel still has hooks seconds after they were removed: somebody else holds them");
 }
 
-/// A second.
-const GONE_LOOKS: u32 = 500;
+/// Three seconds and more.
+const GONE_LOOKS: u32 = 1_500;
 const GONE_PAUSE: Duration = Duration::from_millis(2);
 
 /// A file name that no other data directory has. The BPF file system allows no dots.
