@@ -61,7 +61,7 @@ pub fn open_backends(
     children
         .into_iter()
         .filter(|child| !known(*child))
-        .filter_map(|child| open_backend((server.postmaster, port), child, access, &connections, &elsewhere))
+        .filter_map(|child| open_backend(server.postmaster, port, child, access, &connections, &elsewhere))
         .collect()
 }
 
@@ -79,7 +79,8 @@ fn title_waits(title: &str) -> bool {
 }
 
 fn open_backend(
-    (postmaster, port): (u32, u16),
+    postmaster: u32,
+    port: u16,
     tgid: u32,
     access: &dyn Access,
     connections: &impl Deref<Target = Connections>,

@@ -40,7 +40,7 @@ const FIELDS: [Field; 11] = [
     ("PID_LEVEL", "pid", "level"),
 ];
 
-/// What it needs to find an accepted connection.
+/// What it needs to find an accepted connection, and to tell the sockets of sessions from others.
 const FIELDS_OF_SOCKETS: [Field; 13] = [
     ("FDTABLE_MAX_FDS", "fdtable", "max_fds"),
     ("FDTABLE_OPEN_FDS", "fdtable", "open_fds"),
