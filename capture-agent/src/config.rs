@@ -13,6 +13,7 @@ use crate::record::Keys;
 use crate::seal::{Anchor, hash, hex};
 
 mod approvals;
+mod bytes;
 mod compaction;
 mod encryption;
 mod events;
@@ -32,6 +33,8 @@ pub use metrics::Metrics;
 pub use retention::Retention;
 pub use upload::Upload;
 
+use bytes::bytes;
+
 /// Everything that can be configured. Each default and its reason stand in `docs/defaults.md`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -41,6 +44,7 @@ pub struct Config {
     /// This host's name in the record.
     pub node: String,
     /// Size of the ring between kernel and agent in bytes; rounded up to a power of two.
+    #[serde(deserialize_with = "bytes")]
     pub ring_size: u32,
     /// What becomes of the kernel side while no agent runs.
     pub kernel: KernelSide,
@@ -125,6 +129,7 @@ pub struct Results {
     /// Rows.
     pub rows: u64,
     /// Bytes of their messages.
+    #[serde(deserialize_with = "bytes")]
     pub bytes: u64,
 }
 
@@ -135,6 +140,7 @@ pub struct Rotate {
     /// Age of the file's first row in seconds.
     pub seconds: u64,
     /// Size of the file in bytes.
+    #[serde(deserialize_with = "bytes")]
     pub bytes: u64,
 }
 
@@ -402,7 +408,7 @@ mod tests {
         let error = message("node = 'a'\nring_sise = 1\n");
         assert!(error.contains("line 2") && error.contains("ring_size"), "{error}");
         let error = message("ring_size = 'big'");
-        assert!(error.contains("line 1") && error.contains("u32"), "{error}");
+        assert!(error.contains("line 1") && error.contains("a number of bytes without a unit"), "{error}");
         for wrong in ["ring_size = 4096", "node = '../x'", "data_dir = ''", "rotate = { seconds = 0 }"] {
             assert!(Config::parse(wrong).is_err(), "{wrong}");
         }

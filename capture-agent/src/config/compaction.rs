@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::bytes::bytes;
 use crate::keep;
 
 /// When small files of a table and day are merged. Without this section, none is.
@@ -11,6 +12,7 @@ pub struct Compaction {
     /// So many at least, while the day lasts.
     pub files: usize,
     /// Into one of so many bytes at most.
+    #[serde(deserialize_with = "bytes")]
     pub bytes: u64,
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::bytes::bytes;
 use super::is_safe_url;
 use crate::events::{Receiver, Syslog, To, Transport, What};
 use crate::policy::Filter;
@@ -39,10 +40,10 @@ pub struct Events {
     /// Its key.
     pub key_file: Option<PathBuf>,
     /// Bytes of a statement's text that are told; 0 for none.
-    #[serde(default = "sql_bytes")]
+    #[serde(default = "sql_bytes", deserialize_with = "bytes")]
     pub sql_bytes: usize,
     /// Bytes of events that wait for the receiver, before the oldest are dropped.
-    #[serde(default = "spool_bytes")]
+    #[serde(default = "spool_bytes", deserialize_with = "bytes")]
     pub spool_bytes: u64,
     /// Events that are sent at once.
     #[serde(default = "batch_events")]

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::bytes::some_bytes;
 use crate::keep::{Age, Rule};
 use crate::record::Table;
 
@@ -15,6 +16,7 @@ pub struct Retention {
     /// A file goes when it is older.
     age: Option<Age>,
     /// The oldest files go while all have more bytes together.
+    #[serde(default, deserialize_with = "some_bytes")]
     bytes: Option<u64>,
     /// Files go also before it is confirmed that they are uploaded.
     #[serde(default)]

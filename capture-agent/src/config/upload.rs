@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::bytes::bytes;
 use super::is_safe_url;
 use crate::record::node_in_names;
 use crate::upload::{Provider, Settings, provider};
@@ -25,10 +26,10 @@ pub struct Upload {
     #[serde(default = "authorities")]
     pub ca_file: PathBuf,
     /// Bytes that may pass in a second, both ways together; 0 for as many as can.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bytes")]
     pub bytes_per_second: u64,
     /// Bytes that may wait before that is called an error; 0 for any number.
-    #[serde(default = "backlog")]
+    #[serde(default = "backlog", deserialize_with = "bytes")]
     pub backlog_bytes: u64,
     /// Whether each object is read back and compared with its seal before it counts as stored.
     #[serde(default = "yes")]
