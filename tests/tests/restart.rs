@@ -9,10 +9,10 @@ use anyhow::{Context as _, ensure};
 use tests::agent::{QUICK_ROTATION, SMALL_RING};
 use tests::record::Counts;
 use tests::wire::{Counted, Wire, frontend};
-use tests::{Agent, AgentOptions, Server, deps, wait};
+use tests::{Agent, AgentOptions, Server, ServerOptions, Transport, deps, wait};
 
-/// pgbench runs again and again, prepared, on eight sessions, and every statement of it is counted; meanwhile the
-/// agent is killed at moments that are in step with nothing.
+/// pgbench runs again and again, prepared, on eight sessions, over TCP, Unix sockets and TLS in turn, and every statement of it is
+/// counted; meanwhile the agent is killed at moments that are in step with nothing.
 #[test]
 fn an_agent_that_is_killed_again_and_again_loses_nothing_and_writes_nothing_twice() -> anyhow::Result<()> {
     let data = tempfile::tempdir()?;
@@ -41,7 +41,7 @@ fn killed_under_load(
     data: &Path,
     choose: impl Fn(u64, AgentOptions) -> AgentOptions,
 ) -> anyhow::Result<(u64, Counts)> {
-    let server = Server::start()?;
+    let server = ServerOptions::default().tls().start()?;
     deps::run(server.program("pgbench")?.args(["-i", "-q", "-s", "1"]))?;
     let start = |turn| {
         let options = AgentOptions::default().server(&server).data(data);
@@ -73,10 +73,10 @@ fn killed_under_load(
 /// Runs pgbench until it is over. Returns how often.
 fn rounds_of_pgbench(server: &Server, over: &AtomicBool) -> anyhow::Result<u64> {
     let mut rounds = 0;
-    while !over.load(Ordering::Acquire) {
+    for transport in Transport::ALL.into_iter().cycle().take_while(|_| !over.load(Ordering::Acquire)) {
         let (clients, transactions) = (CLIENTS.to_string(), TRANSACTIONS.to_string());
         let options = ["-n", "-S", "-M", "prepared", "-j", "2", "-c", &clients, "-t", &transactions];
-        deps::run(server.program("pgbench")?.args(options))?;
+        deps::run(transport.program(server, "pgbench")?.args(options))?;
         rounds += 1;
     }
     Ok(rounds)
