@@ -288,7 +288,16 @@ impl Server {
     /// # Errors
     /// It does not stop or start.
     pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.restart_after(|| Ok(()))
+    }
+
+    /// The same, and does something `meanwhile`.
+    ///
+    /// # Errors
+    /// It does not stop or start, or something fails.
+    pub fn restart_after(&mut self, meanwhile: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
         self.halt()?;
+        meanwhile()?;
         self.launch()
     }
 

@@ -356,29 +356,6 @@ fn a_replaced_library_is_probed_beside_the_one_that_running_servers_keep() -> an
 }
 
 #[test]
-fn a_server_that_starts_after_the_agent_is_probed_and_stays_so_through_a_restart() -> anyhow::Result<()> {
-    for source in ["server", "library"] {
-        let port = tests::server::free_port()?;
-        let mut agent = AgentOptions::default().port(port).tls(source).expecting(0).start()?;
-        let mut server = ServerOptions::default().tls().port(port).start()?;
-        // The first probe of a host takes the kernel some tens of milliseconds; it was begun when the server was.
-        agent.wait_for("encrypted sessions will be read")?;
-        agent.wait_for("server found")?;
-        server.psql("select 'the first session'")?;
-        server.restart()?;
-        agent.wait_for(&format!("will be read pid={} probes", server.pid()?))?;
-        server.psql("select 'after the restart'")?;
-        server.wait_idle()?;
-        let record = agent.stop()?.record;
-        for part in ["'the first session'", "'after the restart'"] {
-            equal_record(&record, part)?;
-        }
-        assert!(record.sessions.iter().all(|session| !session.partial && session.gap_bytes == 0));
-    }
-    Ok(())
-}
-
-#[test]
 fn a_stalled_agent_loses_nothing_silently() -> anyhow::Result<()> {
     let mut counted = None;
     let small = AgentOptions::default().config(tests::agent::SMALL_RING);

@@ -11,7 +11,7 @@ use serde::de::{Error, Unexpected, Visitor};
 /// # Errors
 ///
 /// It is something else, or more than fits.
-pub fn bytes<'de, D: Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Result<T, D::Error> {
+pub(super) fn bytes<'de, D: Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Result<T, D::Error> {
     from.deserialize_u64(Bytes(PhantomData))
 }
 
@@ -20,7 +20,7 @@ pub fn bytes<'de, D: Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Result<T, D
 /// # Errors
 ///
 /// It is something else, or more than fits.
-pub fn some_bytes<'de, D: Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Result<Option<T>, D::Error> {
+pub(super) fn some_bytes<'de, D: Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Result<Option<T>, D::Error> {
     bytes(from).map(Some)
 }
 

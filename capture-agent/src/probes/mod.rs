@@ -50,5 +50,5 @@ pub use pod_names::PodNames;
 pub use priority::{Turns, run_first, run_promptly};
 pub use processes::{is_being_ended, monotonic_now, thread_time, unix_offset};
 pub use ring::Ring;
-pub use servers::{Selector, Server, find_server, find_servers};
+pub use servers::{Selector, Server, find_server, find_servers, installed_servers, soon_to_serve};
 pub use tls::{NoTls, TlsPlan, TlsProbes, TlsSource};

@@ -1,6 +1,7 @@
 //! Finds PostgreSQL servers: postmasters, in any mount and PID namespace.
 
 use std::collections::HashSet;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -68,6 +69,30 @@ impl FromStr for Selector {
             _ => Ok(Self::Pid(number)),
         }
     }
+}
+
+/// The executables of servers that packages have installed on this host, whether they run or not.
+pub fn installed_servers() -> impl Iterator<Item = File> {
+    let each = |folder: &str, prefix: &str| {
+        let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+        let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+        named.map(|entry| entry.path().join("bin/postgres")).collect::<Vec<_>>()
+    };
+    let mut paths = each("/usr/lib/postgresql", "");
+    paths.extend(each("/usr", "pgsql-"));
+    paths.extend(
+        ["/usr/bin/postgres", "/usr/local/bin/postgres", "/usr/local/pgsql/bin/postgres"].map(PathBuf::from),
+    );
+    paths.into_iter().filter(|path| path.is_file()).filter_map(|path| File::open(path).ok())
+}
+
+/// The executable of the process `pid` if it is a server's that makes a data directory: it will soon be a server's that serves. One
+/// that is asked for its version is not meant, though `pg_ctl` does that: the server itself may be next.
+pub fn soon_to_serve(pid: u32, access: &dyn Access) -> Option<File> {
+    let prepares =
+        processes::arguments(pid).get(1).is_some_and(|argument| PREPARES.contains(&argument.as_slice()));
+    let is_servers = || access.executable(pid).is_ok_and(|path| path.is_some_and(|path| is_postgres(&path)));
+    if prepares && is_servers() { access.open_if_any(pid, ServerFile::Executable).ok()? } else { None }
 }
 
 /// The postmasters that run now, of which some may be `known`.
@@ -150,6 +175,8 @@ fn looks_like_a_server(pid: u32) -> bool {
 }
 
 const SERVER_NAMES: [&str; 2] = ["postgres", "postmaster"];
+/// What `initdb` runs, `src/bin/initdb/initdb.c`.
+const PREPARES: &[&[u8]] = &[b"--boot", b"--single"];
 /// `src/backend/main/main.c`
 const NOT_A_SERVER: &[&[u8]] =
     &[b"--single", b"--boot", b"--check", b"--describe-config", b"--version", b"-V", b"--help", b"-?", b"-C"];

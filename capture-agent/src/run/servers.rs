@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::origin::{open_origin, origin};
 use super::sessions::{Clock, Sessions};
-use crate::probes::{self, Access, Kernel, PodNames, Selector, Server, TlsProbes};
+use crate::probes::{self, Access, Kernel, PodNames, Selector, Server, TlsProbes, monotonic_now};
 use crate::record::Recorder;
 use crate::session::{Origin, ServerOrigin};
 
@@ -27,6 +27,8 @@ pub(super) struct Servers {
     pods: Option<PodNames>,
     /// Processes that are starting as a server and whose port is not known yet.
     starting: HashSet<u32>,
+    /// Whether it was seen to that servers which start later have their probes in time.
+    expected: bool,
 }
 
 impl Servers {
@@ -38,7 +40,7 @@ impl Servers {
         pods: Option<PodNames>,
     ) -> Self {
         let (followed, sited, starting) = (HashMap::new(), HashSet::new(), HashSet::new());
-        Self { selectors, access, blind: false, followed, tls, sited, pods, starting }
+        Self { selectors, access, blind: false, followed, tls, sited, pods, starting, expected: false }
     }
 
     /// How many servers are followed.
@@ -73,9 +75,8 @@ impl Servers {
             let starting = self.starting.contains(&server.postmaster);
             self.consider(server, starting, kernel);
         }
-        // Not at once: a server that is restarted needs them again.
-        self.tls.prune(kernel);
-        // Nor these: backends may outlive their postmaster for a moment.
+        self.tls.prune(kernel, monotonic_now());
+        // Not at once: backends may outlive their postmaster for a moment.
         self.sited.retain(|pid| {
             let keep = self.followed.contains_key(pid);
             if !keep {
@@ -86,6 +87,18 @@ impl Servers {
         for followed in self.followed.values() {
             find_open_sessions(&followed.server, self.access.as_ref(), kernel, sessions, recorder);
         }
+        if !std::mem::replace(&mut self.expected, true) && self.waits_for_one() {
+            self.tls.expect(kernel, probes::installed_servers(), monotonic_now());
+        }
+    }
+
+    /// Whether a server may start that has to be followed.
+    fn waits_for_one(&self) -> bool {
+        self.selectors.iter().any(|selector| match selector {
+            Selector::Auto => true,
+            Selector::Port(_) => !self.followed.values().any(|followed| selector.selects(&followed.server)),
+            Selector::Pid(_) => false,
+        })
     }
 
     /// A program with a server's name was executed.
@@ -98,6 +111,10 @@ impl Servers {
     ) {
         let server = match probes::find_server(tgid, self.access.as_ref()) {
             Ok(Some(server)) => server,
+            Ok(None) if self.waits_for_one() => {
+                let program = probes::soon_to_serve(tgid, self.access.as_ref());
+                return self.tls.expect(kernel, program, monotonic_now());
+            }
             Ok(None) => return,
             // The shim is being restarted.
             Err(_) => {
@@ -286,7 +303,7 @@ fn find_open_sessions(
 ) {
     let known = |tgid| sessions.contains(tgid) || kernel.tracked(tgid).is_some();
     let found = probes::open_backends(server, access, known);
-    let now = probes::monotonic_now();
+    let now = monotonic_now();
     for backend in found {
         match kernel.follow_backend(&backend, now) {
             Ok(Some(key)) => {

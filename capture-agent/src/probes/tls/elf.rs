@@ -35,7 +35,9 @@ pub(super) struct Bytes(Vec<u8>);
 impl Bytes {
     /// Reads them all: piece by piece, a symbol table takes tens of thousands of system calls.
     pub(super) fn of(file: File) -> Result<Self, ElfError> {
-        let mut bytes = Vec::new();
+        // In one piece: a server is starting meanwhile.
+        let size = file.metadata()?.len().min(MAX_FILE + 1) as usize;
+        let mut bytes = Vec::with_capacity(size + 1);
         file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > MAX_FILE { Err(ElfError::TooLarge) } else { Ok(Self(bytes)) }
     }

@@ -31,7 +31,11 @@ pub(super) struct FileId {
 impl Object {
     /// The executable of the server's process `pid`.
     pub(super) fn executable(pid: u32, access: &dyn Access) -> io::Result<Self> {
-        let file = access.open(pid, ServerFile::Executable)?;
+        Self::executable_in(access.open(pid, ServerFile::Executable)?)
+    }
+
+    /// The executable in `file`, which nobody may run just now.
+    pub(super) fn executable_in(file: File) -> io::Result<Self> {
         let name = name_of(&file).unwrap_or_default().display().to_string();
         Self::of(file, name)
     }

@@ -136,6 +136,31 @@ impl TlsPlan {
         }
     }
 
+    /// Searches a server's executable, whether one runs it or not.
+    pub(super) fn of_executable(executable: Object) -> Result<Self, NoTls> {
+        search(executable, |image, reasons| {
+            let mut points =
+                tls_in_server(image, "be_tls_read", "secure_read", "SSL_read", FRONTEND, reasons)?;
+            points.extend(tls_in_server(
+                image,
+                "be_tls_write",
+                "secure_write",
+                "SSL_write",
+                BACKEND,
+                reasons,
+            )?);
+            // A server without GSSAPI has nothing to read there.
+            for (wrapper, inner, direction) in
+                [("secure_read", "be_gssapi_read", FRONTEND), ("secure_write", "be_gssapi_write", BACKEND)]
+            {
+                if let Ok(after) = find(image, wrapper, inner, false) {
+                    points.extend(point(image, inner, after, direction));
+                }
+            }
+            Some(points)
+        })
+    }
+
     /// The file that is searched first: what was found there for another server holds for this one.
     pub(super) fn first_file(pid: u32, only: Option<TlsSource>, access: &dyn Access) -> Option<FileId> {
         match only {
@@ -184,19 +209,7 @@ impl fmt::Display for TlsPlan {
 }
 
 fn server(pid: u32, access: &dyn Access) -> Result<TlsPlan, NoTls> {
-    search(Object::executable(pid, access)?, |image, reasons| {
-        let mut points = tls_in_server(image, "be_tls_read", "secure_read", "SSL_read", FRONTEND, reasons)?;
-        points.extend(tls_in_server(image, "be_tls_write", "secure_write", "SSL_write", BACKEND, reasons)?);
-        // A server without GSSAPI has nothing to read there.
-        for (wrapper, inner, direction) in
-            [("secure_read", "be_gssapi_read", FRONTEND), ("secure_write", "be_gssapi_write", BACKEND)]
-        {
-            if let Ok(after) = find(image, wrapper, inner, false) {
-                points.extend(point(image, inner, after, direction));
-            }
-        }
-        Some(points)
-    })
+    TlsPlan::of_executable(Object::executable(pid, access)?)
 }
 
 /// In the function that calls the library, or, should the compiler have put it into its only caller, there.
