@@ -20,6 +20,8 @@ pub(crate) mod account;
 mod certificate;
 mod template;
 
+pub use template::run_initdb;
+
 /// How a server is to be started.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {

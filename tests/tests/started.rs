@@ -1,9 +1,13 @@
 //! Servers that start while the agent runs, or start again: their encrypted sessions are read from the first on.
 
 use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
-use tests::{Agent, AgentOptions, Record, Server, ServerOptions, wait};
+use anyhow::ensure;
+use tests::{Agent, AgentOptions, Record, Server, ServerOptions, deps, wait};
 
 /// The probes of packaged servers are there before one is started: nobody waits for them here.
 #[test]
@@ -44,18 +48,49 @@ fn a_server_that_starts_again_after_a_while_is_read_from_its_first_session() -> 
     whole(&agent.stop()?.record, &["select 'before'", "select 'meanwhile'", "select 'after'"])
 }
 
+/// `initdb` tells that a server will start, wherever its program lies.
+#[test]
+fn a_server_for_which_a_data_directory_is_made_is_read_from_its_first_session() -> anyhow::Result<()> {
+    const VERSION: u32 = 16;
+    let (agent, port) = agent_before_the_server("server")?;
+    let program = deps::server_program(VERSION, "postgres")?;
+    ensure!(probes_of(&program)? == 0, "somebody has probes in {} already", program.display());
+    tests::server::run_initdb(VERSION)?;
+    wait::until("the probes of a server that does not run yet", Duration::from_secs(10), || {
+        Ok((probes_of(&program)? >= 2).then_some(()))
+    })?;
+    let server = ServerOptions::default().version(VERSION).tls().port(port).start()?;
+    server.psql("select 'at once'")?;
+    server.wait_idle()?;
+    whole(&agent.stop()?.record, &["select 'at once'"])
+}
+
 /// Of a library, nobody knows before the server has mapped it.
 #[test]
 fn a_server_whose_library_is_probed_stays_so_through_a_restart() -> anyhow::Result<()> {
     let (mut agent, port) = agent_before_the_server("library")?;
     let mut server = ServerOptions::default().tls().port(port).start()?;
     agent.wait_for("encrypted sessions will be read")?;
+    agent.wait_for("server found")?;
     server.psql("select 'the first session'")?;
     server.restart()?;
     agent.wait_for(&format!("will be read pid={} probes", server.pid()?))?;
     server.psql("select 'after the restart'")?;
     server.wait_idle()?;
     whole(&agent.stop()?.record, &["select 'the first session'", "select 'after the restart'"])
+}
+
+/// How many probes stand in `file`, by the names under which agents pin them.
+fn probes_of(file: &Path) -> anyhow::Result<usize> {
+    let inode = format!("_{:x}_", fs::metadata(file)?.ino());
+    let mut probes = 0;
+    for folder in fs::read_dir("/sys/fs/bpf/capture").into_iter().flatten() {
+        // Another agent's may go meanwhile.
+        let pins = fs::read_dir(folder?.path()).into_iter().flatten().filter_map(Result::ok);
+        let names = pins.map(|pin| pin.file_name().to_string_lossy().into_owned());
+        probes += names.filter(|name| name.starts_with("link_tls_") && name.contains(&inode)).count();
+    }
+    Ok(probes)
 }
 
 fn agent_before_the_server(source: &str) -> anyhow::Result<(Agent, u16)> {
@@ -67,9 +102,9 @@ fn agent_before_the_server(source: &str) -> anyhow::Result<(Agent, u16)> {
 fn whole(record: &Record, texts: &[impl AsRef<str>]) -> anyhow::Result<()> {
     let recorded: HashSet<_> = record.statements.iter().filter_map(|row| row.sql.as_deref()).collect();
     let expected: HashSet<_> = texts.iter().map(AsRef::as_ref).collect();
-    anyhow::ensure!(recorded == expected, "{recorded:?}");
+    ensure!(recorded == expected, "{recorded:?}");
     for session in &record.sessions {
-        anyhow::ensure!(!session.partial && session.gap_bytes == 0, "{session:?}");
+        ensure!(!session.partial && session.gap_bytes == 0, "{session:?}");
     }
     Ok(())
 }

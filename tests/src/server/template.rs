@@ -24,6 +24,21 @@ pub(super) fn copy_backup(backup: &Path, target: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes a data directory with `initdb`: `data` in a folder of its own, which goes with what is returned.
+///
+/// # Errors
+/// The version is not installed, or `initdb` fails: then with its words.
+pub fn run_initdb(version: u32) -> anyhow::Result<tempfile::TempDir> {
+    let account = account::postgres()?;
+    let folder = tempfile::Builder::new().prefix("capture-initdb-").tempdir()?;
+    chown(folder.path(), Some(account.uid), Some(account.gid))?;
+    let data = folder.path().join("data");
+    let arguments = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"];
+    let mut initdb = account.command(&deps::server_program(version, "initdb")?);
+    deps::run(initdb.args(arguments).arg("-D").arg(&data).current_dir(folder.path()))?;
+    Ok(folder)
+}
+
 /// The template's name carries the full version, so that an upgrade makes a new one.
 fn template(version: u32) -> anyhow::Result<PathBuf> {
     let initdb = deps::server_program(version, "initdb")?;
@@ -34,12 +49,8 @@ fn template(version: u32) -> anyhow::Result<PathBuf> {
     if template.is_dir() {
         return Ok(template);
     }
-    let account = account::postgres()?;
-    let folder = tempfile::Builder::new().prefix("capture-initdb-").tempdir()?;
-    chown(folder.path(), Some(account.uid), Some(account.gid))?;
+    let folder = run_initdb(version)?;
     let data = folder.path().join("data");
-    let arguments = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"];
-    deps::run(account.command(&initdb).args(arguments).arg("-D").arg(&data).current_dir(folder.path()))?;
     // Another test process may do the same: whoever renames first wins, and both are alike.
     fs::create_dir_all(&templates)?;
     let draft = tempfile::Builder::new().prefix("draft-").tempdir_in(&templates)?;

@@ -34,7 +34,7 @@ impl Object {
         Self::executable_in(access.open(pid, ServerFile::Executable)?)
     }
 
-    /// The executable in `file`, which nobody may run just now.
+    /// The executable that `file` is, whether anybody runs it or not.
     pub(super) fn executable_in(file: File) -> io::Result<Self> {
         let name = name_of(&file).unwrap_or_default().display().to_string();
         Self::of(file, name)
